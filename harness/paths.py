@@ -13,7 +13,7 @@ def builtin(folder: str) -> Path:
 
     In a wheel it lies inside the package; in a checkout beside it.
     """
-    inside = PACKAGE / folder
+    inside = PACKAGE / "_data" / folder
     return inside if inside.is_dir() else PACKAGE.parent / folder
 
 

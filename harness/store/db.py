@@ -1,0 +1,103 @@
+"""Opening the database, and the lock that keeps two sweeps from writing one.
+
+Reading needs no lock: the database is in WAL mode, so `harness runs list` works while a sweep runs.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlite_utils import Database
+
+from harness.errors import MachineError, UserError
+from harness.outcome import ENDINGS, all_outcomes
+from harness.store.migrations import migrate
+
+
+def open_store(path: Path) -> Database:
+    """Open (or create) the database for writing, migrated to the newest schema.
+
+    Raises UserError when `path` is no database or a newer harness's, MachineError when it can't be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        db = Database(path)
+        db.execute("PRAGMA busy_timeout = 10000")
+        db.execute("PRAGMA foreign_keys = ON")
+        db.enable_wal()
+        migrate(db)
+        _write_meanings(db)
+    except sqlite3.DatabaseError as error:
+        if "not a database" in str(error):
+            raise UserError(f"{path} is not an SQLite database: name another file with --db") from error
+        raise MachineError(f"the database {path} can't be opened: {error}") from error
+    except OSError as error:
+        raise MachineError(f"the database {path} can't be created: {error.strerror}") from error
+    return db
+
+
+def read_store(path: Path) -> Database:
+    """Open an existing database for reading. Raises UserError when there is none at `path`."""
+    if not path.is_file():
+        raise UserError(f"there is no database at {path}: run `harness sweep` first, or name another one with --db")
+    return open_store(path)
+
+
+def _write_meanings(db: Database) -> None:
+    rows = [
+        {
+            "ended_by": name,
+            "fault": e.fault,
+            "retried": int(e.retried),
+            "counts": int(e.counts),
+            "meaning": e.meaning,
+        }
+        for name, e in ENDINGS.items()
+    ]
+    pairs = [{"ended_by": e, "verdict": v, "outcome": o} for e, v, o in all_outcomes()]
+    # Written only when they differ, so that a reader never waits for a sweep that is writing.
+    if list(db.table("endings").rows) != rows or len(list(db.table("outcomes").rows)) != len(pairs):
+        with db.atomic():
+            db.execute("DELETE FROM endings")
+            db.execute("DELETE FROM outcomes")
+            db.table("endings").insert_all(rows)
+            db.table("outcomes").insert_all(pairs)
+
+
+@contextmanager
+def writer_lock(path: Path, owner: str) -> Iterator[None]:
+    """Hold the right to write runs into the database at `path`.
+
+    `owner` says who holds it, for the sentence that another sweep is shown. The kernel frees the lock when the
+    holder dies, however it dies. Raises UserError when it is taken.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = path.with_name(path.name + ".lock")
+    with lock.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.seek(0)
+            try:
+                held = json.loads(file.read())
+                holder = f"{held['owner']} (process {held['pid']})"
+            except (ValueError, KeyError):
+                holder = "another process"
+            raise UserError(
+                f"{path} is being written by {holder}: wait for it, or name another database with --db"
+            ) from error
+        file.seek(0)
+        file.truncate()
+        file.write(json.dumps({"owner": owner, "pid": os.getpid()}))
+        file.flush()
+        try:
+            yield
+        finally:
+            file.seek(0)
+            file.truncate()

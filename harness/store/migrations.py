@@ -1,0 +1,211 @@
+"""The database's schema, as a list of steps that are each applied once.
+
+A step is never edited after a release: a change is a new step. The column comments in `COLUMNS` are what the
+documentation prints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from sqlite_utils import Database
+
+from harness.errors import UserError
+
+Migration = Callable[[Database], None]
+MIGRATIONS: list[Migration] = []
+
+
+def migration(step: Migration) -> Migration:
+    MIGRATIONS.append(step)
+    return step
+
+
+def migrate(db: Database) -> None:
+    """Bring the database up to date. Raises UserError when it was written by a newer harness."""
+    table = db.table("migrations")
+    applied = {row["name"] for row in table.rows} if table.exists() else set()
+    known = {step.__name__ for step in MIGRATIONS}
+    newer = sorted(applied - known)
+    if newer:
+        raise UserError(
+            f"the database was written by a newer harness (it has {newer[-1]!r}): update the harness, "
+            "or name another database with --db"
+        )
+    for step in MIGRATIONS:
+        if step.__name__ not in applied:
+            with db.atomic():
+                step(db)
+                table.insert(
+                    {"name": step.__name__, "applied_at": datetime.now(UTC).isoformat(timespec="seconds")},
+                    pk="name",
+                )
+
+
+def run_script(db: Database, script: str) -> None:
+    """Run statements one by one: `executescript` would commit the transaction that keeps a step whole."""
+    for statement in script.split(";\n"):
+        if statement.strip():
+            db.execute(statement)
+
+
+@migration
+def m001_first(db: Database) -> None:
+    run_script(
+        db,
+        """
+    CREATE TABLE machines (
+        machine_id TEXT PRIMARY KEY,
+        facts TEXT NOT NULL
+    );
+    CREATE TABLE sweeps (
+        sweep_id TEXT PRIMARY KEY,
+        created_at TEXT NOT NULL,
+        ended_at TEXT,
+        machine_id TEXT NOT NULL REFERENCES machines(machine_id),
+        harness_version TEXT NOT NULL,
+        spec TEXT NOT NULL,
+        resolved TEXT NOT NULL,
+        planned_runs INTEGER NOT NULL
+    );
+    CREATE TABLE runs (
+        run_id TEXT PRIMARY KEY,
+        sweep_id TEXT NOT NULL REFERENCES sweeps(sweep_id),
+        position INTEGER NOT NULL,
+        suite TEXT NOT NULL,
+        task TEXT NOT NULL,
+        agent TEXT NOT NULL,
+        agent_version TEXT NOT NULL,
+        engine TEXT NOT NULL,
+        engine_version TEXT,
+        model TEXT NOT NULL,
+        model_digest TEXT,
+        protocol TEXT,
+        think INTEGER NOT NULL,
+        repetition INTEGER NOT NULL,
+        attempt INTEGER NOT NULL,
+        ended_by TEXT NOT NULL,
+        ended_detail TEXT,
+        verdict TEXT NOT NULL,
+        verdict_detail TEXT,
+        claimed TEXT,
+        exit_code INTEGER,
+        started_at TEXT NOT NULL,
+        ended_at TEXT NOT NULL,
+        duration_s REAL NOT NULL,
+        setup_s REAL NOT NULL,
+        agent_s REAL NOT NULL,
+        grading_s REAL NOT NULL,
+        test_s REAL,
+        engine_load_s REAL,
+        engine_clear_s REAL,
+        calls INTEGER,
+        input_tokens INTEGER,
+        cached_tokens INTEGER,
+        thinking_tokens INTEGER,
+        output_tokens INTEGER,
+        cpu_s REAL,
+        sandbox_peak_anon_bytes INTEGER,
+        sandbox_peak_cgroup_bytes INTEGER,
+        engine_peak_bytes INTEGER,
+        num_ctx INTEGER,
+        num_predict INTEGER,
+        temperature REAL,
+        top_p REAL,
+        seed INTEGER,
+        image_digest TEXT NOT NULL,
+        image_source TEXT NOT NULL,
+        bundle TEXT,
+        patch_bytes INTEGER,
+        flags TEXT NOT NULL,
+        harness_version TEXT NOT NULL,
+        machine_id TEXT NOT NULL REFERENCES machines(machine_id),
+        UNIQUE (sweep_id, position)
+    );
+    CREATE INDEX runs_by_cell ON runs (agent, model, task);
+    CREATE TABLE calls (
+        call_id TEXT PRIMARY KEY,
+        run_id TEXT NOT NULL REFERENCES runs(run_id) ON DELETE CASCADE,
+        call_index INTEGER NOT NULL,
+        started_at TEXT NOT NULL,
+        offset_s REAL NOT NULL,
+        queued_s REAL NOT NULL,
+        duration_s REAL NOT NULL,
+        first_token_s REAL,
+        load_s REAL,
+        prefill_s REAL,
+        decode_s REAL,
+        input_tokens INTEGER,
+        cached_tokens INTEGER,
+        thinking_tokens INTEGER,
+        output_tokens INTEGER,
+        status TEXT NOT NULL,
+        http_status INTEGER,
+        error TEXT,
+        truncated INTEGER NOT NULL,
+        finish_reason TEXT,
+        dialect TEXT NOT NULL,
+        streamed INTEGER NOT NULL,
+        sent INTEGER NOT NULL,
+        seed INTEGER,
+        tool_calls INTEGER NOT NULL,
+        request_bytes INTEGER NOT NULL,
+        asked TEXT NOT NULL
+    );
+    CREATE INDEX calls_by_run ON calls (run_id, call_index);
+    CREATE TABLE energy (
+        run_id TEXT NOT NULL REFERENCES runs(run_id) ON DELETE CASCADE,
+        source TEXT NOT NULL,
+        component TEXT NOT NULL,
+        layer TEXT NOT NULL CHECK (layer IN ('gross', 'idle', 'net')),
+        phase TEXT NOT NULL,
+        joules REAL,
+        kind TEXT NOT NULL CHECK (kind IN ('measured', 'estimated', 'estimated_constant', 'unavailable')),
+        coverage TEXT NOT NULL,
+        PRIMARY KEY (run_id, source, component, layer, phase)
+    );
+    CREATE TABLE artefacts (
+        run_id TEXT NOT NULL REFERENCES runs(run_id) ON DELETE CASCADE,
+        name TEXT NOT NULL,
+        path TEXT NOT NULL,
+        sha256 TEXT NOT NULL,
+        bytes INTEGER NOT NULL,
+        PRIMARY KEY (run_id, name)
+    );
+    CREATE TABLE attempts (
+        sweep_id TEXT NOT NULL REFERENCES sweeps(sweep_id),
+        position INTEGER NOT NULL,
+        attempt INTEGER NOT NULL,
+        ended_by TEXT NOT NULL,
+        detail TEXT,
+        ended_at TEXT NOT NULL,
+        PRIMARY KEY (sweep_id, position, attempt)
+    );
+    CREATE TABLE endings (
+        ended_by TEXT PRIMARY KEY,
+        fault TEXT NOT NULL,
+        retried INTEGER NOT NULL,
+        counts INTEGER NOT NULL,
+        meaning TEXT NOT NULL
+    );
+    CREATE TABLE outcomes (
+        ended_by TEXT NOT NULL,
+        verdict TEXT NOT NULL,
+        outcome TEXT NOT NULL,
+        PRIMARY KEY (ended_by, verdict)
+    );
+    CREATE VIEW runs_summary AS
+    SELECT runs.run_id, runs.sweep_id, runs.suite, runs.task, runs.agent, runs.engine, runs.model,
+           runs.protocol, runs.think, runs.repetition, outcomes.outcome, runs.ended_by, runs.verdict,
+           runs.claimed, runs.started_at, runs.duration_s, runs.agent_s, runs.calls, runs.input_tokens,
+           runs.output_tokens, runs.cpu_s, runs.sandbox_peak_anon_bytes, runs.engine_peak_bytes,
+           energy.joules AS energy_j, COALESCE(energy.kind, 'unavailable') AS energy_kind,
+           energy.coverage AS energy_coverage, endings.counts, runs.flags, runs.machine_id
+    FROM runs
+    JOIN outcomes USING (ended_by, verdict)
+    JOIN endings USING (ended_by)
+    LEFT JOIN energy ON energy.run_id = runs.run_id AND energy.layer = 'gross'
+         AND energy.phase = 'agent' AND energy.component = 'total';
+    """,
+    )

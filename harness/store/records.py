@@ -1,0 +1,121 @@
+"""Writing a sweep and its runs: each run in one transaction, so that it is there whole or not at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlite_utils import Database
+
+from harness.errors import UserError, nearest
+from harness.outcome import ENDINGS
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def insert_sweep(
+    db: Database,
+    *,
+    sweep_id: str,
+    machine_id: str,
+    facts: Mapping[str, Any],
+    version: str,
+    spec: Mapping[str, Any],
+    resolved: Mapping[str, Any],
+    planned_runs: int,
+) -> None:
+    with db.atomic():
+        db.table("machines").insert(
+            {"machine_id": machine_id, "facts": json.dumps(facts, sort_keys=True)},
+            pk="machine_id",
+            ignore=True,
+        )
+        db.table("sweeps").insert(
+            {
+                "sweep_id": sweep_id,
+                "created_at": now(),
+                "ended_at": None,
+                "machine_id": machine_id,
+                "harness_version": version,
+                "spec": json.dumps(spec),
+                "resolved": json.dumps(resolved),
+                "planned_runs": planned_runs,
+            }
+        )
+
+
+def end_sweep(db: Database, sweep_id: str) -> None:
+    db.table("sweeps").update(sweep_id, {"ended_at": now()})
+
+
+def insert_run(
+    db: Database,
+    row: Mapping[str, Any],
+    calls: Iterable[Mapping[str, Any]],
+    energy: Iterable[Mapping[str, Any]],
+    artefacts: Iterable[Mapping[str, Any]],
+) -> None:
+    """Store a run with all that belongs to it. Raises sqlite3.IntegrityError when it is there already."""
+    run_id = row["run_id"]
+    with db.atomic():
+        db.table("runs").insert(row)
+        db.table("calls").insert_all(calls)
+        db.table("energy").insert_all({"run_id": run_id, **figure} for figure in energy)
+        db.table("artefacts").insert_all({"run_id": run_id, **artefact} for artefact in artefacts)
+
+
+def set_aside(db: Database, run: Mapping[str, Any]) -> None:
+    """Turn a run that the machine spoilt into a note of the attempt, so that it can be tried again."""
+    with db.atomic():
+        note_attempt(db, run["sweep_id"], run["position"], run["attempt"], run["ended_by"], run["ended_detail"])
+        db.execute("DELETE FROM runs WHERE run_id = ?", [run["run_id"]])
+
+
+def note_attempt(db: Database, sweep_id: str, position: int, attempt: int, ended_by: str, detail: str | None) -> None:
+    db.table("attempts").insert(
+        {
+            "sweep_id": sweep_id,
+            "position": position,
+            "attempt": attempt,
+            "ended_by": ended_by,
+            "detail": detail,
+            "ended_at": now(),
+        },
+        replace=True,
+        pk=("sweep_id", "position", "attempt"),
+    )
+
+
+def attempts_of(db: Database, sweep_id: str) -> dict[int, int]:
+    """Position to the number of failed attempts that are noted."""
+    rows = db.query("SELECT position, MAX(attempt) AS n FROM attempts WHERE sweep_id = ? GROUP BY position", [sweep_id])
+    return {row["position"]: row["n"] for row in rows}
+
+
+def runs_of(db: Database, sweep_id: str) -> list[dict[str, Any]]:
+    return list(db.query("SELECT * FROM runs WHERE sweep_id = ? ORDER BY position", [sweep_id]))
+
+
+def spoilt(run: Mapping[str, Any]) -> bool:
+    """Whether the machine, not the agent, ended a stored run."""
+    return ENDINGS[run["ended_by"]].retried
+
+
+def find_sweep(db: Database, sweep_id: str | None) -> dict[str, Any]:
+    """A sweep by its id (or its beginning), or the newest. Raises UserError when there is none such."""
+    sweeps: list[dict[str, Any]] = list(db.query("SELECT * FROM sweeps ORDER BY created_at DESC, rowid DESC"))
+    if not sweeps:
+        raise UserError("the database holds no sweep yet: start one with `harness sweep`")
+    if sweep_id is None:
+        return sweeps[0]
+    matching = [sweep for sweep in sweeps if sweep["sweep_id"].startswith(sweep_id)]
+    exact = [sweep for sweep in matching if sweep["sweep_id"] == sweep_id]
+    if len(exact or matching) != 1:
+        problem = "is ambiguous" if matching else "is unknown"
+        known = [sweep["sweep_id"] for sweep in sweeps]
+        raise UserError(f"sweep {sweep_id!r} {problem}: {nearest(sweep_id, known)}")
+    return (exact or matching)[0]
