@@ -1,0 +1,3 @@
+from relayd.settings import resolve
+
+__all__ = ["resolve"]

@@ -1,0 +1,1 @@
+COLUMNS = ("name", "email", "phone", "note")
