@@ -1,0 +1,142 @@
+"""A sweep on one page: what each agent cost with each model, and every run. Reads the store and nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader
+from sqlite_utils import Database
+
+HEADINGS = {
+    "agent": "agent",
+    "model": "model",
+    "runs": "runs",
+    "resolved": "resolved",
+    "endings": "ended by",
+    "calls": "calls",
+    "input_tokens": "tokens in",
+    "output_tokens": "tokens out",
+    "agent_s": "agent s",
+    "energy_j": "energy J",
+    "energy_kind": "energy kind",
+    "sandbox_mb": "sandbox MB",
+    "engine_mb": "engine MB",
+}
+
+SHORT = {
+    "agent": "agent",
+    "model": "model",
+    "resolved": "resolved",
+    "endings": "ended by",
+    "calls": "calls",
+    "input_tokens": "tokens in",
+    "output_tokens": "out",
+    "agent_s": "seconds",
+    "energy": "joules",
+}
+"""The columns that fit a terminal. `energy` is the figure with the mark of its kind."""
+
+MARKS = {"measured": "", "estimated": " ~", "estimated_constant": " ~~", "unavailable": ""}
+
+NOTES = {
+    "estimated": "~ estimated: the power of a part is calculated from its load, not measured.",
+    "estimated_constant": "~~ estimated_constant: over half of the power is a constant, so this energy is a clock "
+    "and says nothing that the seconds do not.",
+}
+
+
+def cells(db: Database, sweep_id: str) -> list[dict[str, Any]]:
+    """One row for each agent and model: counts over its valid runs, and means over those with a known value.
+
+    A mean of nothing is None.
+    """
+    runs = list(db.query("SELECT * FROM runs_summary WHERE sweep_id = ? ORDER BY agent, engine, model", [sweep_id]))
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for run in runs:
+        label = run["model"] if run["engine"] in ("ollama", "none") else f"{run['engine']}/{run['model']}"
+        groups.setdefault((run["agent"], label), []).append(run)
+    return [_cell(agent, model, group) for (agent, model), group in groups.items()]
+
+
+def _cell(agent: str, model: str, group: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    valid = [run for run in group if run["counts"]]
+    graded = [run for run in valid if run["outcome"] != "ungraded"]
+    resolved = sum(run["outcome"] == "resolved" for run in graded)
+    endings: dict[str, int] = {}
+    for run in group:
+        endings[run["ended_by"]] = endings.get(run["ended_by"], 0) + 1
+    kinds = sorted({run["energy_kind"] for run in valid})
+    # Figures of different kinds or coverage are never averaged.
+    alike = len({(run["energy_kind"], run["energy_coverage"]) for run in valid}) == 1
+    energy_j = _mean(run["energy_j"] for run in valid) if alike else None
+    return {
+        "agent": agent,
+        "model": model,
+        "runs": len(group),
+        "valid": len(valid),
+        "resolved": f"{resolved} of {len(graded)}",
+        "resolved_runs": resolved,
+        "graded_runs": len(graded),
+        "endings": ", ".join(f"{name} {count}" if count > 1 else name for name, count in endings.items()),
+        "calls": _mean(run["calls"] for run in valid),
+        "input_tokens": _mean(run["input_tokens"] for run in valid),
+        "output_tokens": _mean(run["output_tokens"] for run in valid),
+        "agent_s": _mean(run["agent_s"] for run in valid),
+        "energy_j": energy_j,
+        "energy": None if energy_j is None else f"{energy_j:,.0f}{MARKS[kinds[0]]}",
+        "energy_kind": ", ".join(kinds) or None,
+        "sandbox_mb": _mean(_mb(run["sandbox_peak_anon_bytes"]) for run in valid),
+        "engine_mb": _mean(_mb(run["engine_peak_bytes"]) for run in valid),
+    }
+
+
+def energy_note(rows: Sequence[dict[str, Any]]) -> str | None:
+    """What a reader of the energy column has to be told, or None."""
+    kinds = {row["energy_kind"] for row in rows if row["energy_j"] is not None}
+    notes = [note for kind, note in NOTES.items() if kind in kinds]
+    return " ".join(notes) or None
+
+
+def page(db: Database, sweep_id: str) -> str:
+    """The whole page, with no reference to anything outside of it."""
+    sweep = next(iter(db.query("SELECT * FROM sweeps WHERE sweep_id = ?", [sweep_id])))
+    machine = next(iter(db.query("SELECT facts FROM machines WHERE machine_id = ?", [sweep["machine_id"]])))
+    runs = list(db.query("SELECT * FROM runs_summary WHERE sweep_id = ? ORDER BY run_id", [sweep_id]))
+    meanings = {row["ended_by"]: row["meaning"] for row in db.query("SELECT ended_by, meaning FROM endings")}
+    rows = cells(db, sweep_id)
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["shown"] = shown
+    return environment.get_template("summary.html.j2").render(
+        sweep=sweep,
+        spec=json.loads(sweep["spec"]),
+        resolved=json.loads(sweep["resolved"]),
+        facts=json.loads(machine["facts"]),
+        headings=HEADINGS,
+        cells=rows,
+        runs=runs,
+        missing=sweep["planned_runs"] - len(runs),
+        meanings={name: meanings[name] for name in dict.fromkeys(run["ended_by"] for run in runs)},
+        note=energy_note(rows),
+    )
+
+
+def shown(value: Any) -> str:
+    """A value for people: unknown is a dash, never a zero."""
+    if value is None:
+        return "–"
+    return f"{value:,.1f}" if isinstance(value, float) else str(value)
+
+
+def _mean(values: Any) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
+
+
+def _mb(value: int | None) -> float | None:
+    return None if value is None else value / 1e6
