@@ -1,0 +1,331 @@
+"""One run's calls: each gets the engine in turn, under the run's policy, and is recorded when it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any, Literal, Protocol, cast
+
+from harness.engines.base import ChatRequest, Delta, Engine, EngineError, Finish, ModelInfo
+from harness.gateway.ledger import CallRecord, CallStatus, Journal, Spoken
+from harness.gateway.limits import Limits, Stop
+from harness.gateway.policy import Policy, derive_seed
+from harness.gateway.wire import Answer, Ask, Dialect, Failure, Refusal, Reply
+
+log = logging.getLogger(__name__)
+
+
+class Out(Protocol):
+    """Where an answer goes: one HTTP response."""
+
+    begun: bool  # whether a streamed response has started
+
+    async def stream(self, content_type: str, data: bytes, last: bool = False) -> None: ...
+
+    async def whole(self, body: bytes) -> None: ...
+
+    async def fail(self, failure: Failure) -> None: ...
+
+
+@dataclass(eq=False)
+class Call:
+    """A call under way."""
+
+    ask: Ask
+    request_bytes: int
+    arrived: float
+    index: int = -1
+    began: float = 0.0
+    started_at: str = ""
+    seed: int | None = None
+    first_token_s: float | None = None
+    answer: Answer = field(default_factory=Answer)
+    scope: asyncio.Timeout | None = None  # while the engine is at work
+    given_up: Literal["client", "run"] | None = None
+    record: CallRecord | None = None
+    written: bool = False  # handed to the journal
+
+    def give_up(self, who: Literal["client", "run"]) -> None:
+        """Close the engine's stream now, if it is open; a call that waits sees it at its turn."""
+        if self.given_up is None:
+            self.given_up = who
+        if self.scope is not None and not self.scope.expired():
+            self.scope.reschedule(asyncio.get_running_loop().time())
+
+
+class Calls:
+    """All calls of one run. Lives on the gateway's loop; `stop` may be called from it at any time."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        policy: Policy,
+        model: ModelInfo,
+        journal: Journal,
+        stop: Callable[[Stop], None],
+        over: Callable[[], str | None],
+    ) -> None:
+        self.records: list[CallRecord] = []
+        self._engine = engine
+        self._policy = policy
+        self._model = model
+        self._journal = journal
+        self._stop = stop
+        self._over = over
+        self._limits = Limits(policy)
+        self._opened = time.monotonic()
+        self._turn = asyncio.Lock()
+        self._open: set[Call] = set()
+        self._next = 0
+        self._warm = False  # whether the engine has answered anything in this run
+
+    def check(self, ask: Ask) -> None:
+        """Raise Refusal for what the policy rules out."""
+        if not ask.tools:
+            return
+        if self._policy.protocol == "text":
+            raise Refusal(400, "tools_refused", "this run is in text mode: send the request without tools")
+        if "tools" not in self._model.capabilities:
+            raise Refusal(
+                400,
+                "tools_refused",
+                f"{self._model.name} has no tool support: send the request without tools",
+            )
+
+    async def answer(self, call: Call, reply: Reply, out: Out) -> None:
+        """Answer one request. One at a time gets the engine, in the order of arrival."""
+        self._open.add(call)
+        try:
+            async with self._turn:
+                if reason := self._over():
+                    failure: Failure | None = run_over(reason)
+                else:
+                    failure = await self._take_turn(call, reply, out)
+            # Counted by now, so the next call may begin; the rest depends on how fast the client reads.
+            await self._send_end(call, failure, reply, out)
+        finally:
+            self._open.discard(call)
+            self._write(call)
+
+    async def refuse(
+        self, failure: Failure, dialect: Dialect, asked: Mapping[str, Any], request_bytes: int, out: Out
+    ) -> None:
+        """Answer and record a request that is not passed on."""
+        ask = Ask(dialect, (), (), None, (), None, stream=asked.get("stream") is True, asked=asked)
+        call = Call(ask, request_bytes, time.monotonic())
+        self._begin(call)
+        self._record(call, failure, begun=False)
+        if stop := self._limits.refused(failure.message):
+            self._stop(stop)
+        await out.fail(failure)
+        self._write(call)
+
+    def abort_all(self) -> None:
+        """The run is over: close what the engine has open."""
+        for call in self._open:
+            call.give_up("run")
+
+    def end_open(self) -> None:
+        """Record the calls that are still open, for an engine that does not let go of one."""
+        for call in self._open:
+            if call.seed is not None:
+                self._record(call, _aborted("run"), begun=True)
+                self._write(call)
+
+    async def _take_turn(self, call: Call, reply: Reply, out: Out) -> Failure | None:
+        """Ask the engine, count and record the call. Returns what its client is to be told, if it failed."""
+        self._begin(call)
+        if call.given_up:  # while it waited
+            failure: Failure | None = _aborted(call.given_up)
+        elif stop := self._limits.before():
+            self._stop(stop)
+            failure = Failure("limit", 403, stop.reason, f"the run is over: {stop.detail}")
+        else:
+            failure = _aborted("run")  # unless this task itself is cancelled, the engine has the word
+            call.seed = derive_seed(self._policy.seed, call.index)
+            try:
+                failure = await self._ask_engine(call, call.seed, reply, out)
+            finally:
+                if stop := self._count(call, failure):
+                    self._stop(stop)
+                    if failure and failure.http_status >= 500:
+                        failure = replace(failure, http_status=403, message=f"the run is over: {stop.detail}")
+                self._record(call, failure, begun=out.begun)
+            return failure
+        self._record(call, failure, begun=out.begun)
+        return failure
+
+    async def _ask_engine(self, call: Call, seed: int, reply: Reply, out: Out) -> Failure | None:
+        """Stream the engine's answer into `call`, and on to a client that streams."""
+        request = self._request(call.ask, seed)
+        failure: Failure | None
+        scope = call.scope = asyncio.timeout(self._policy.call_timeout_s)
+        try:
+            async with scope:
+                # Engine.chat is a generator in all but the interface's words: closing it is what aborts.
+                stream = cast(AsyncGenerator[Delta | Finish, None], self._engine.chat(request))
+                async with aclosing(stream) as events:
+                    async for event in events:
+                        self._warm = True
+                        if isinstance(event, Finish):
+                            call.answer.finish = event
+                            continue
+                        if call.first_token_s is None:
+                            call.first_token_s = time.monotonic() - call.began
+                        call.answer.add(event)
+                        if call.ask.stream:
+                            await out.stream(reply.stream_type, reply.piece(event))
+        except TimeoutError as error:
+            failure = self._engine_failure(EngineError("timeout", str(error) or "no answer in time"))
+        except EngineError as error:
+            failure = self._engine_failure(error)
+        except Exception as error:
+            log.exception("the engine %s raised something that is not an EngineError", self._engine.name)
+            failure = self._engine_failure(EngineError("unavailable", f"{type(error).__name__}: {error}"))
+        else:
+            failure = self._check_answer(call.answer)
+        finally:
+            call.scope = None
+        if failure is None or not scope.expired():
+            return failure
+        # It was ended from here, whatever the engine made of that.
+        if call.given_up:
+            return _aborted(call.given_up)
+        limit = f"the answer was not complete after {self._policy.call_timeout_s:g} s"
+        return Failure("timeout", 400, "call_timeout", limit)
+
+    def _request(self, ask: Ask, seed: int) -> ChatRequest:
+        policy = self._policy
+        return ChatRequest(
+            model=policy.model,
+            messages=ask.messages,
+            num_ctx=policy.num_ctx,
+            num_predict=policy.num_predict,
+            temperature=policy.temperature,
+            seed=seed,
+            top_p=policy.top_p,
+            think=policy.think,
+            tools=ask.tools,
+            tool_choice=ask.tool_choice if ask.tools else None,
+            stop=ask.stop,
+            response_format=ask.response_format,
+            fresh=not self._warm,
+        )
+
+    def _engine_failure(self, error: EngineError) -> Failure:
+        if error.kind == "context_overflow":
+            # The wording by which litellm, and the frameworks on top of it, know this error.
+            message = f"This model's maximum context length is {self._policy.num_ctx} tokens: {error}"
+            return Failure("context_overflow", 400, "context_length_exceeded", message)
+        if error.kind == "bad_request":
+            return Failure("bad_request", 400, "engine_refused", f"the engine refused the request: {error}")
+        if error.kind == "timeout":
+            return Failure("timeout", 400, "call_timeout", f"the engine timed out: {error}")
+        return Failure("engine_error", 503, "engine_failed", f"the engine failed: {error}")
+
+    def _check_answer(self, answer: Answer) -> Failure | None:
+        finish = answer.finish
+        if finish is None:
+            return self._engine_failure(EngineError("unavailable", "its answer ended without a last word"))
+        thought = bool(answer.thinking) or bool(finish.thinking_tokens)
+        if finish.reason == "length" and thought and not answer.tool_calls and not "".join(answer.text).strip():
+            message = f"thinking used up all {self._policy.num_predict} tokens of the answer"
+            return Failure("empty_after_thinking", 422, "empty_after_thinking", message)
+        return None
+
+    async def _send_end(self, call: Call, failure: Failure | None, reply: Reply, out: Out) -> None:
+        if failure is not None:
+            if out.begun:
+                await out.stream(reply.stream_type, reply.broken(failure), last=True)
+            else:
+                await out.fail(failure)
+            return
+        finish = call.answer.finish
+        assert finish is not None
+        if call.ask.stream:
+            await out.stream(reply.stream_type, reply.closing(call.answer, finish), last=True)
+        else:
+            await out.whole(reply.whole(call.answer, finish))
+
+    def _begin(self, call: Call) -> None:
+        call.index = self._next
+        self._next += 1
+        call.began = time.monotonic()
+        call.started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
+
+    def _count(self, call: Call, failure: Failure | None) -> Stop | None:
+        finish = call.answer.finish
+        tokens = (finish.input_tokens or 0) + (finish.output_tokens or 0) if finish else 0
+        if failure is None:
+            return self._limits.after("ok", tokens, None)
+        return self._limits.after(failure.status, tokens, failure.message)
+
+    def _record(self, call: Call, failure: Failure | None, begun: bool) -> None:
+        if call.record is not None:
+            return
+        status: CallStatus = failure.status if failure else "ok"
+        http_status: int | None = 200 if failure is None or begun else failure.http_status
+        if call.given_up == "client":
+            http_status = None
+        finish = call.answer.finish
+        call.record = CallRecord(
+            index=call.index,
+            call_id=uuid.uuid4().hex,
+            started_at=call.started_at,
+            offset_s=call.began - self._opened,
+            queued_s=call.began - call.arrived,
+            duration_s=time.monotonic() - call.began,
+            first_token_s=call.first_token_s,
+            load_s=finish.load_s if finish else None,
+            prefill_s=finish.prefill_s if finish else None,
+            decode_s=finish.decode_s if finish else None,
+            input_tokens=finish.input_tokens if finish else None,
+            cached_tokens=finish.cached_tokens if finish else None,
+            thinking_tokens=finish.thinking_tokens if finish else None,
+            output_tokens=finish.output_tokens if finish else None,
+            status=status,
+            http_status=http_status,
+            error=failure.message if failure else None,
+            truncated=status == "context_overflow" or (finish is not None and finish.reason == "length"),
+            finish_reason=finish.reason if finish else None,
+            dialect=call.ask.dialect,
+            streamed=call.ask.stream,
+            sent=call.seed is not None,
+            seed=call.seed,
+            asked=call.ask.asked,
+            tool_calls=len(call.answer.tool_calls),
+            request_bytes=call.request_bytes,
+        )
+        self.records.append(call.record)
+
+    def _write(self, call: Call) -> None:
+        if call.record is None or call.written:
+            return
+        call.written = True
+        answer = call.answer
+        self._journal.add(
+            call.record,
+            Spoken(
+                messages=call.ask.messages,
+                tools=call.ask.tools,
+                text="".join(answer.text),
+                thinking="".join(answer.thinking),
+                tool_calls=tuple(answer.tool_calls),
+            ),
+        )
+
+
+def run_over(reason: str) -> Failure:
+    """What every request gets once its run has to end: a status that no client library retries."""
+    return Failure("limit", 403, "run_over", f"the run is over: {reason}")
+
+
+def _aborted(by: Literal["client", "run"]) -> Failure:
+    who = "the client left" if by == "client" else "the run ended"
+    return Failure("aborted", 403, "run_over", f"{who} before the answer was complete")

@@ -1,0 +1,34 @@
+"""What one run may do at the gateway. The same for every framework, whatever it asks for."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Policy:
+    """The limits and the sampling of one run; None is "no limit" (or, for `top_p`, "not set")."""
+
+    model: str  # name for the engine, without its prefix
+    num_ctx: int  # window, tokens
+    num_predict: int  # longest answer, tokens, thinking included
+    temperature: float
+    top_p: float | None
+    seed: int  # base seed of the run; call i gets derive_seed(seed, i)
+    think: bool
+    protocol: Literal["text", "tools"]  # text: a request with `tools` is refused
+    max_calls: int | None
+    max_tokens: int | None  # input and output together, over all calls
+    call_timeout_s: float
+
+
+def derive_seed(seed: int, index: int) -> int:
+    """The seed of call `index`: 31 bits, equal in every process and on every machine.
+
+    It differs from call to call, so that a framework which repeats a request does not get the same answer
+    again and the instrument does not make the loops that it measures.
+    """
+    digest = hashlib.sha256(f"{seed}:{index}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") & 0x7FFF_FFFF

@@ -1,0 +1,162 @@
+"""What both dialects reduce to: a request, an answer, a failure, and a writer of replies."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from harness.engines.base import Delta, Finish
+from harness.gateway.ledger import CallStatus
+
+Dialect = Literal["openai", "ollama"]
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One request of a framework, in OpenAI's shape of messages and tools, before the policy is applied."""
+
+    dialect: Dialect
+    messages: Sequence[Mapping[str, Any]]
+    tools: Sequence[Mapping[str, Any]]
+    tool_choice: Any
+    stop: tuple[str, ...]
+    response_format: Mapping[str, Any] | None
+    stream: bool
+    asked: Mapping[str, Any]
+
+
+@dataclass
+class Answer:
+    """An answer as it grows. `finish` is None until the engine's last word."""
+
+    text: list[str] = field(default_factory=list)
+    thinking: list[str] = field(default_factory=list)
+    tool_calls: list[Mapping[str, Any]] = field(default_factory=list)
+    finish: Finish | None = None
+
+    def add(self, delta: Delta) -> None:
+        if delta.text:
+            self.text.append(delta.text)
+        if delta.thinking:
+            self.thinking.append(delta.thinking)
+        self.tool_calls.extend(delta.tool_calls)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An error as a client gets it.
+
+    Statuses that client libraries retry (408, 409, 429, 5xx) are kept for what a retry can heal.
+    """
+
+    status: CallStatus
+    http_status: int
+    code: str
+    message: str
+
+
+class Refusal(Exception):
+    """A request that the gateway does not pass on."""
+
+    def __init__(self, http_status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.failure = Failure("refused", http_status, code, message)
+
+
+class Reply(Protocol):
+    """Writes one answer in a dialect."""
+
+    stream_type: str  # content type of a streamed answer
+
+    def whole(self, answer: Answer, finish: Finish) -> bytes:
+        """The body of an answer that is not streamed."""
+        ...
+
+    def piece(self, delta: Delta) -> bytes:
+        """A piece of a streamed answer."""
+        ...
+
+    def closing(self, answer: Answer, finish: Finish) -> bytes:
+        """The end of a streamed answer."""
+        ...
+
+    def broken(self, failure: Failure) -> bytes:
+        """The end of a stream that had begun when the call failed."""
+        ...
+
+
+def encode(value: object) -> bytes:
+    """Compact JSON in ASCII: a lone surrogate in a model's answer must not break the reply."""
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+def decode_object(body: bytes) -> dict[str, Any]:
+    """A request's body. Raises Refusal when it isn't a JSON object."""
+    try:
+        text = body.decode()
+        value = json.loads(text, parse_constant=_no_constant)
+        if "\\ud" in text or "\\uD" in text:
+            value = json.loads(_whole_characters(json.dumps(value, ensure_ascii=False)))
+    except (ValueError, RecursionError) as error:
+        raise Refusal(400, "invalid_json", f"the request's body is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise Refusal(400, "invalid_json", f"the request's body must be a JSON object, not {_kind(value)}")
+    return value
+
+
+def objects(value: object, where: str) -> list[dict[str, Any]]:
+    """`value` as a list of JSON objects; None is an empty one. Raises Refusal."""
+    if value is None:
+        return []
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise Refusal(400, "invalid_request", f"{where} must be a list of objects")
+    return value
+
+
+def messages_of(body: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The messages of a request, each with a role. Raises Refusal."""
+    messages = objects(body.get("messages"), "messages")
+    for number, message in enumerate(messages):
+        if not isinstance(message.get("role"), str):
+            raise Refusal(400, "invalid_request", f"messages[{number}].role must be a string")
+    return messages
+
+
+def stop_words(value: object) -> tuple[str, ...]:
+    """`stop` as a tuple; a single string stands for a list of one. Raises Refusal."""
+    if value is None:
+        return ()
+    if isinstance(value, str):
+        return (value,)
+    if isinstance(value, list) and all(isinstance(word, str) for word in value):
+        return tuple(value)
+    raise Refusal(400, "invalid_request", "stop must be a string or a list of strings")
+
+
+def flag(body: Mapping[str, Any], name: str, default: bool) -> bool:
+    """A true or false of the body; null is the default. Raises Refusal."""
+    value = body.get(name)
+    if value is None:
+        return default
+    if not isinstance(value, bool):
+        raise Refusal(400, "invalid_request", f"{name} must be true or false, not {_kind(value)}")
+    return value
+
+
+def _kind(value: object) -> str:
+    names = {list: "a list", str: "a string", bool: "a boolean", int: "a number", float: "a number"}
+    return names.get(type(value), "null" if value is None else "an object")
+
+
+def _whole_characters(text: str) -> str:
+    """Half a surrogate pair becomes U+FFFD, as a server's decoder makes it: UTF-8 can't carry it upstream.
+
+    Frameworks send them when they cut a command's output in the middle of an emoji.
+    """
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")

@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from harness.gateway.limits import REFUSALS, Limits
+from harness.gateway.policy import Policy
+
+HELLO = 'when_exhausted = "repeat"\n[[answers]]\ntext = "one two three four"\n'
+
+
+def policy(max_calls: int | None = None, max_tokens: int | None = None) -> Policy:
+    return Policy("m", 4096, 64, 0.0, None, 1, False, "text", max_calls, max_tokens, 30.0)
+
+
+def test_the_call_that_reaches_the_limit_is_answered_and_the_next_one_stops_the_run(open_run):
+    run = open_run(HELLO, max_calls=2)
+    assert [run.chat().status_code for _ in range(2)] == [200, 200]
+    assert not run.door.stopped.is_set()
+    response = run.chat()
+    assert response.status_code == 403
+    assert response.json()["error"]["code"] == "budget_calls"
+    assert "limit of 2 calls" in response.json()["error"]["message"]
+    assert run.door.stopped.is_set()
+    assert run.door.stop_reason == "budget_calls"
+    for _ in range(30):  # a framework's retry loop
+        assert run.chat().status_code == 403
+    assert [record.status for record in run.close()] == ["ok", "ok", "limit"]
+    assert len(run.upstream()) == 2
+
+
+def test_tokens_of_input_and_output_count(open_run):
+    run = open_run(HELLO, max_tokens=20)  # 6 in and 4 out a call
+    assert [run.chat().status_code for _ in range(3)] == [200, 200, 403]
+    assert run.door.stop_reason == "budget_tokens"
+    assert "(20 were used)" in run.door.stop_detail
+
+
+def test_errors_of_limits_in_ollamas_shape(open_run):
+    run = open_run(HELLO, max_calls=0)
+    response = run.client.post("/api/chat", json={"messages": [{"role": "user", "content": "x"}]})
+    assert response.status_code == 403
+    assert response.json() == {"error": "the run is over: the limit of 0 calls was reached"}
+
+
+def test_context_overflow_twice_in_a_row(open_run):
+    run = open_run(HELLO, num_ctx=5)  # the messages have 6 words
+    response = run.chat()
+    assert response.status_code == 400
+    assert response.json()["error"]["code"] == "context_length_exceeded"
+    assert "maximum context length is 5 tokens" in response.json()["error"]["message"]
+    assert not run.door.stopped.is_set()
+    assert run.chat().status_code == 400
+    assert run.door.stop_reason == "context_overflow"
+    assert run.chat().status_code == 403
+    records = run.close()
+    assert [(record.status, record.truncated) for record in records] == [("context_overflow", True)] * 2
+
+
+def test_a_good_call_between_two_overflows_resets_the_count(open_run):
+    overflow = '[[answers]]\nfault = "context_overflow"\n'
+    run = open_run(overflow + '[[answers]]\ntext = "x"\n' + overflow)
+    assert [run.chat().status_code for _ in range(3)] == [400, 200, 400]
+    assert not run.door.stopped.is_set()
+
+
+@pytest.mark.parametrize("fault", ["http_500", "http_503", "http_429", "refuse", "reset", "cut", "invalid_json"])
+def test_three_engine_failures_in_a_row_end_the_run(open_run, fault):
+    run = open_run(f'when_exhausted = "repeat"\n[[answers]]\ntext = "a b c d"\nfault = "{fault}"\nchunk_words = 1')
+    statuses = [run.chat().status_code for _ in range(4)]
+    assert statuses == [503, 503, 403, 403]  # what can heal may be tried again, what has ended may not
+    assert run.door.stop_reason == "model_error"
+    records = run.close()
+    assert [record.status for record in records] == ["engine_error"] * 3
+    assert [record.http_status for record in records] == [503, 503, 403]
+    assert all(record.error for record in records)
+    assert len(run.upstream()) == 3
+
+
+@pytest.mark.parametrize("fault", ["reset", "cut", "invalid_json"])
+def test_a_failure_in_the_middle_of_a_stream_reaches_the_client(open_run, fault):
+    toml = f'when_exhausted = "repeat"\n[[answers]]\ntext = "a b c d"\nfault = "{fault}"\nchunk_words = 1'
+    run = open_run(toml)
+    response = run.chat(stream=True)
+    assert response.status_code == 200
+    assert '"content":"a"' in response.text
+    assert "engine_failed" in response.text
+    assert "[DONE]" not in response.text
+    answers = run.client.post("/api/chat", json={"messages": [{"role": "user", "content": "x"}]}).text
+    assert '"error"' in answers.splitlines()[-1]
+    assert [record.http_status for record in run.close()] == [200, 200]
+
+
+def test_a_request_that_the_engine_refuses_twice_ends_the_run(open_run):
+    run = open_run('when_exhausted = "repeat"\n[[answers]]\nfault = "http_400"\n')
+    assert [run.chat().status_code for _ in range(3)] == [400, 400, 403]
+    assert run.door.stop_reason == "model_error"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("fault", ["hang", "endless"])
+def test_a_call_has_a_time_limit(open_run, fault, stream):
+    run = open_run(f'[[answers]]\ntext = "again "\nfault = "{fault}"', call_timeout_s=0.3)
+    began = time.monotonic()
+    response = run.chat(stream=stream)
+    assert time.monotonic() - began < 5
+    assert "not complete after 0.3 s" in response.text
+    run.engine.settle(1.0)
+    [record] = run.close()
+    assert record.status == "timeout"
+    assert record.duration_s >= 0.3
+
+
+def test_a_storm_of_refused_requests_ends_the_run(open_run):
+    run = open_run(HELLO)
+    for _ in range(REFUSALS):
+        assert run.chat(n=2).status_code == 400
+    assert not run.door.stopped.is_set()
+    run.chat(n=2)
+    assert run.door.stop_reason == "crashed"
+    assert run.chat().status_code == 403
+    assert len(run.close()) == REFUSALS + 1
+
+
+def test_the_first_reason_stays(open_run):
+    run = open_run(HELLO)
+    run.door.stop("timeout", "30 s were over")
+    run.door.stop("cancelled", "Ctrl-C")
+    assert (run.door.stop_reason, run.door.stop_detail) == ("timeout", "30 s were over")
+    assert "30 s were over" in run.chat().json()["error"]["message"]
+    assert run.close() == []
+
+
+def test_an_engine_failure_is_not_charged_and_an_aborted_call_is():
+    limits = Limits(policy(max_calls=1))
+    assert limits.after("engine_error", 0, "x") is None
+    assert limits.before() is None
+    assert limits.after("aborted", 0, "x") is None
+    stop = limits.before()
+    assert stop is not None
+    assert stop.reason == "budget_calls"
+
+
+def test_failures_count_in_a_row_only():
+    limits = Limits(policy())
+    mixed = ("bad_request", "ok", "bad_request", "engine_error", "timeout", "ok", "engine_error", "engine_error")
+    for status in mixed:
+        assert limits.after(status, 0, "x") is None
+    stop = limits.after("timeout", 0, "the last straw")
+    assert stop is not None
+    assert stop.reason == "model_error"
+    assert "the last straw" in stop.detail
