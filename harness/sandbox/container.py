@@ -41,7 +41,6 @@ class Limits:
 class Exit:
     code: int | None  # None when the container was gone before the process had ended
     duration_s: float
-    output_bytes: int  # before the cap
 
 
 @dataclass
@@ -53,6 +52,30 @@ class Container:
     limits: Limits
     killed: bool = field(default=False)
 
+    def begin(self, argv: Sequence[str], *, workdir: str | None = None, env: Mapping[str, str] | None = None) -> str:
+        """Make a command ready to run; returns its id for `follow`. Raises SandboxError."""
+        with _docker(f"{argv[0]!r} can't be run in the sandbox"):
+            made = self.client.api.exec_create(self.id, list(argv), workdir=workdir, environment=dict(env or {}))
+        return str(made["Id"])
+
+    def follow(self, command: str, sink: Callable[[bytes], None] = lambda _: None) -> Exit:
+        """Start a command, pass its output (both streams as they come) to `sink`, and return at the output's end.
+
+        That may come later than the command's own end: what it started may hold the output open. Raises
+        SandboxError when Docker fails; a container that is killed meanwhile gives an Exit without a code.
+        """
+        started = time.monotonic()
+        try:
+            for chunk in self.client.api.exec_start(command, stream=True):
+                sink(chunk)
+            code = self.client.api.exec_inspect(command)["ExitCode"]
+        except DockerFault as error:
+            if self.killed or not self.alive():
+                return Exit(None, time.monotonic() - started)
+            raise SandboxError(f"Docker lost a command in the sandbox: {error}") from error
+        gone = self.killed or (code == 137 and not self.alive())
+        return Exit(None if gone else code, time.monotonic() - started)
+
     def exec(
         self,
         argv: Sequence[str],
@@ -61,24 +84,14 @@ class Container:
         env: Mapping[str, str] | None = None,
         sink: Callable[[bytes], None] = lambda _: None,
     ) -> Exit:
-        """Run a command to its end, output (both streams as they come) to `sink`.
+        """Run a command to the end of its output; as `follow`."""
+        return self.follow(self.begin(argv, workdir=workdir, env=env), sink)
 
-        Raises SandboxError when Docker fails; a container that is killed meanwhile gives an Exit without a code.
-        """
-        started = time.monotonic()
-        count = 0
-        try:
-            made = self.client.api.exec_create(self.id, list(argv), workdir=workdir, environment=dict(env or {}))
-            for chunk in self.client.api.exec_start(made["Id"], stream=True):
-                count += len(chunk)
-                sink(chunk)
-            code = self.client.api.exec_inspect(made["Id"])["ExitCode"]
-        except DockerFault as error:
-            if self.killed or not self.alive():
-                return Exit(None, time.monotonic() - started, count)
-            raise SandboxError(f"Docker could not run {argv[0]!r} in the sandbox: {error}") from error
-        gone = self.killed or (code == 137 and not self.alive())
-        return Exit(None if gone else code, time.monotonic() - started, count)
+    def exit_code(self, command: str) -> int | None:
+        """The exit code of a command that has ended, None while it runs."""
+        with _docker("a command in the sandbox can't be inspected"):
+            code = self.client.api.exec_inspect(command)["ExitCode"]
+        return None if code is None else int(code)
 
     def alive(self) -> bool:
         """Whether the container still runs; False as well when Docker does not answer."""

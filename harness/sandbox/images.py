@@ -6,13 +6,16 @@ get the same tag, so that a Dockerfile stays ordinary.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
 import shutil
 import subprocess
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import docker
 from docker.errors import APIError, BuildError, ImageNotFound
@@ -22,7 +25,7 @@ from harness.sandbox.daemon import KIND, DockerFault
 
 Say = Callable[[str], None]
 
-DEBIAN = re.compile(r"^debian:(bullseye|bookworm|trixie|sid)(-slim)?$")
+DEBIAN = re.compile(r"^debian:(bullseye|bookworm|trixie)(-slim)?$")
 FROM = re.compile(r"^\s*FROM\s+(?:--\S+\s+)*(\S+)(?:\s+AS\s+(\S+))?\s*$", re.IGNORECASE | re.MULTILINE)
 
 
@@ -46,7 +49,7 @@ def ensure_base(client: docker.DockerClient, tag: str, say: Say) -> None:
     if made_here is None:
         raise MachineError(
             f"the base image {tag} can't be pulled ({pull_error}) and is none that can be made here "
-            "(debian:bullseye, bookworm, trixie or sid, with or without -slim): load it with `docker load`"
+            "(debian:bullseye, bookworm or trixie, with or without -slim): load it with `docker load`"
         )
     if shutil.which("mmdebstrap") is None:
         raise MachineError(
@@ -54,10 +57,10 @@ def ensure_base(client: docker.DockerClient, tag: str, say: Say) -> None:
             "installed: `sudo apt-get install mmdebstrap`"
         )
     say(f"making {tag} out of Debian's packages")
-    _debootstrap(made_here[1], tag)
+    _debootstrap(client, made_here[1], tag)
 
 
-def _debootstrap(suite: str, tag: str) -> None:
+def _debootstrap(client: docker.DockerClient, suite: str, tag: str) -> None:
     mode = "root" if os.geteuid() == 0 else "unshare"
     maker = subprocess.Popen(
         ["mmdebstrap", "--quiet", f"--mode={mode}", "--variant=minbase", suite, "-"],
@@ -66,19 +69,31 @@ def _debootstrap(suite: str, tag: str) -> None:
     )
     assert maker.stdout is not None
     assert maker.stderr is not None
-    importer = subprocess.run(
-        ["docker", "import", "--change", 'CMD ["bash"]', "-", tag],
-        stdin=maker.stdout,
-        capture_output=True,
-        check=False,
-    )
-    maker.stdout.close()
-    complaint = maker.stderr.read().decode(errors="replace").strip()
-    if maker.wait() != 0 or importer.returncode != 0:
+    repository, _, version = tag.partition(":")
+    complaint: list[str] = []
+    errors = maker.stderr
+    reader = threading.Thread(target=lambda: complaint.extend(_lines(errors)))
+    reader.start()
+    try:
+        client.api.import_image_from_stream(maker.stdout, repository, version, changes=['CMD ["bash"]'])
+        refused = None
+    except DockerFault as error:
+        refused = f"Docker said: {error}"
+    finally:
+        maker.stdout.close()
+        code = maker.wait()
+        reader.join()
+    if code != 0 or refused:
         # An archive that broke off may have been imported half.
-        subprocess.run(["docker", "image", "rm", tag], capture_output=True, check=False)
-        tail = (complaint or importer.stderr.decode(errors="replace").strip()).splitlines()[-1:]
-        raise MachineError(f"mmdebstrap could not make {tag}: {' '.join(tail) or 'it gave no reason'}")
+        with contextlib.suppress(*DockerFault):
+            client.images.remove(tag)
+        raise MachineError(
+            f"mmdebstrap could not make {tag}: {refused or ' / '.join(complaint[-2:]) or f'exit code {code}'}"
+        )
+
+
+def _lines(stream: IO[bytes]) -> list[str]:
+    return [line.strip() for line in stream.read().decode(errors="replace").splitlines() if line.strip()]
 
 
 def context_hash(folder: Path) -> str:

@@ -1,0 +1,271 @@
+"""Agents as folders: what an `agent.toml` may say, and where such folders are found.
+
+The harness never imports an agent. It reads the manifest, copies the folder into the sandbox and starts the
+runner there; agents/README.md is the contract.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path, PurePosixPath
+from types import ModuleType
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from harness import paths
+from harness.errors import UserError, nearest
+
+MANIFEST = "agent.toml"
+LOCK = "requirements.lock"
+
+PYTHON_RANGE = re.compile(r">=\s*3\.(\d+)(?:\s*,\s*<\s*3\.(\d+))?")
+
+
+def _agent_name(text: str) -> str:
+    # "all" and "none" mean something else on the command line.
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", text) or text in ("all", "none"):
+        raise ValueError
+    return text
+
+
+def _file_name(text: str) -> str:
+    if not re.fullmatch(r"\w[\w.-]*", text):
+        raise ValueError
+    return text
+
+
+def _python_range(text: str) -> str:
+    if not PYTHON_RANGE.fullmatch(text):
+        raise ValueError
+    return text
+
+
+Line = Annotated[str, Field(min_length=1, pattern=r"^[^\n]*$")]
+FileName = Annotated[str, AfterValidator(_file_name)]
+
+
+class Manifest(BaseModel):
+    """The fields of an `agent.toml`; any other is refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    name: Annotated[str, AfterValidator(_agent_name)]
+    """The word for it on the command line and in the database."""
+    group: Literal["framework", "control", "example"]
+    """`--agents all` means every framework."""
+    summary: Line
+    version: Line
+    """Of the framework, pinned; for an agent of one's own, its own."""
+    upstream: Line | None = None
+    """Where the framework comes from: an address, or a package's name."""
+    licence: Line | None = None
+    python: Annotated[str, AfterValidator(_python_range)] = ">=3.11"
+    """The Python versions that it runs on, by minor version."""
+    requirements: FileName | None = None
+    """The lock file with hashes. Not given: `requirements.lock` if the folder has one, else no packages."""
+    protocols: Annotated[list[Literal["text", "tools"]], Field(min_length=1)] = ["text"]
+    calls_model: bool = True
+    """False for an agent that needs neither model nor gateway."""
+    runner: FileName = "run.py"
+    weaknesses: list[Line] = []
+    """What a reader of its results should know."""
+    overrides: dict[str, Line] = {}
+    """What the adapter changes in the framework, each with the reason. Empty: it runs unmodified."""
+
+
+EXPECTED = {
+    "name": 'lower-case letters, digits, ".", "_" and "-", and neither "all" nor "none"',
+    "group": '"framework", "control" or "example"',
+    "python": 'a range such as ">=3.12,<3.14"',
+    "protocols": 'a list of "text", "tools" or both',
+    "calls_model": "true or false",
+    "requirements": "the name of a file in the agent's folder",
+    "runner": "the name of a file in the agent's folder",
+    "weaknesses": "a list of sentences, each on one line",
+    "overrides": "a table of name = reason, each on one line",
+}
+"""What a field should hold. The fields that are not named here are a text on one line."""
+
+
+@dataclass(frozen=True)
+class Agent:
+    """A usable agent: its manifest, its folder, and how it was found."""
+
+    manifest: Manifest
+    folder: Path  # absolute
+    origin: str  # "built in", "path", "user folder" or "package X"
+
+    @property
+    def name(self) -> str:
+        return self.manifest.name
+
+    @property
+    def is_oracle(self) -> bool:
+        """Whether it is given the solution: by being the folder that ships with the harness, never by what a
+        manifest says."""
+        return self.folder == (paths.builtin("agents") / "oracle").resolve()
+
+    @property
+    def lock(self) -> Path | None:
+        """The lock file of its packages, or None when it has none."""
+        lock = self.folder / (self.manifest.requirements or LOCK)
+        return lock if lock.is_file() else None
+
+    @property
+    def needs_python(self) -> bool:
+        """Whether it needs a bundle. An agent that calls a model does, were it only for the forwarder."""
+        return self.manifest.calls_model or self.lock is not None or self.manifest.runner.endswith(".py")
+
+    def command(self, folder: str, python: str | None) -> list[str]:
+        """How to start the runner, when the agent's folder lies at `folder` and its Python at `python`.
+
+        Scripts are started by their interpreter: an executable bit does not survive every
+        way that a folder travels.
+        """
+        runner = str(PurePosixPath(folder) / self.manifest.runner)
+        if runner.endswith(".py"):
+            if python is None:
+                raise ValueError(f"{self.name} needs a Python")
+            return [python, runner]
+        return ["sh", runner] if runner.endswith(".sh") else [runner]
+
+
+@dataclass(frozen=True)
+class Unusable:
+    """An agent that was found but can't be used."""
+
+    name: str  # of its folder, or of its entry point
+    origin: str
+    reason: str
+
+
+def load_agent(folder: Path, origin: str = "path") -> Agent:
+    """Read one agent's folder. Raises UserError: one sentence with file, field and what was expected."""
+    folder = folder.resolve()
+    file = folder / MANIFEST
+    if not folder.is_dir():
+        raise UserError(f"{folder}: there is no such folder; an agent is a folder with an {MANIFEST}")
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{folder}: has no {MANIFEST}, so it is not an agent") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: can't be read: {error}") from error
+    try:
+        manifest = Manifest.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{file}: not valid TOML: {error}") from error
+    except ValidationError as error:
+        raise UserError(f"{file}: {_first_problem(error)}") from error
+
+    if not (folder / manifest.runner).is_file():
+        raise UserError(f"{file}: runner: there is no file {manifest.runner} in the folder")
+    if manifest.requirements and not (folder / manifest.requirements).is_file():
+        raise UserError(f"{file}: requirements: there is no file {manifest.requirements} in the folder")
+    agent = Agent(manifest, folder, origin)
+    if agent.lock:
+        _check_hashes(agent.lock)
+    return agent
+
+
+def find_agents() -> tuple[list[Agent], list[Unusable]]:
+    """Every agent that needs no path: built in, in the user's folder, announced by packages.
+
+    Sorted by name. One that is broken does not hide the others.
+    """
+    agents: list[Agent] = []
+    unusable: list[Unusable] = []
+    for root, origin in ((paths.builtin("agents"), "built in"), (paths.config() / "agents", "user folder")):
+        for file in root.glob(f"*/{MANIFEST}"):
+            _add(file.parent, file.parent.name, origin, agents, unusable)
+    for entry in metadata.entry_points(group="harness.agents"):
+        origin = f"package {entry.dist.name}" if entry.dist else f"package {entry.module}"
+        try:
+            folder = _announced_folder(entry)
+        except Exception as error:  # noqa: BLE001 - a stranger's module may raise anything when it is imported
+            reason = f"its entry point {entry.value} failed: {type(error).__name__}: {error}"
+            unusable.append(Unusable(entry.name, origin, reason))
+        else:
+            _add(folder, entry.name, origin, agents, unusable)
+    return sorted(agents, key=lambda agent: agent.name), sorted(unusable, key=lambda broken: broken.name)
+
+
+def select_agents(names: Sequence[str]) -> tuple[list[Agent], list[Unusable]]:
+    """The agents that a command line asks for, in its order, and what "all" had to leave out.
+
+    A name with a slash is a path to a folder; "all" is every usable framework. Raises UserError for an
+    unknown or broken one, and for two agents of one name, since results are filed under the name.
+    """
+    found, unusable = find_agents()
+    chosen: list[Agent] = []
+    for name in names:
+        if os.sep in name or name in (".", ".."):
+            chosen.append(load_agent(Path(name).expanduser()))
+        elif name == "all":
+            chosen += [agent for agent in found if agent.manifest.group == "framework"]
+        elif matching := [agent for agent in found if agent.name == name]:
+            chosen += matching
+        elif broken := next((broken for broken in unusable if broken.name == name), None):
+            raise UserError(f"agent {name} ({broken.origin}) can't be used: {broken.reason}")
+        else:
+            known = [agent.name for agent in found]
+            raise UserError(f"unknown agent {name!r}: {nearest(name, known)} (a folder needs a slash: ./{name})")
+
+    by_name: dict[str, Agent] = {}
+    for agent in chosen:
+        for other in [agent, *found]:
+            first = by_name.setdefault(agent.name, agent)
+            if other.name == agent.name and first.folder != other.folder:
+                raise UserError(
+                    f"two agents are named {agent.name}, {first.folder} ({first.origin}) and {other.folder} "
+                    f"({other.origin}): rename one in its {MANIFEST}, since results are filed under the name"
+                )
+    return list(by_name.values()), unusable if "all" in names else []
+
+
+def _add(folder: Path, name: str, origin: str, agents: list[Agent], unusable: list[Unusable]) -> None:
+    try:
+        agents.append(load_agent(folder, origin))
+    except UserError as error:
+        unusable.append(Unusable(name, origin, str(error)))
+
+
+def _announced_folder(entry: metadata.EntryPoint) -> Path:
+    """An entry point of the group `harness.agents` is a module beside its agent.toml, a path, or a function
+    that returns a path."""
+    target = entry.load()
+    if isinstance(target, ModuleType):
+        if target.__file__ is None:
+            raise ValueError(f"{target.__name__} is a namespace package without a folder of its own")
+        return Path(target.__file__).parent
+    return Path(target() if callable(target) else target)
+
+
+def _first_problem(error: ValidationError) -> str:
+    """The first of pydantic's complaints as "field: what was expected, what was found"."""
+    problem = error.errors(include_url=False)[0]
+    field = str(problem["loc"][0])
+    known = Manifest.model_fields
+    if problem["type"] == "extra_forbidden":
+        return f"{field}: no such field; {nearest(field, known)}"
+    expected = EXPECTED.get(field, "a text on one line")
+    if problem["type"] == "missing":
+        return f"{field}: missing, expected {expected}"
+    return f"{field}: expected {expected}, found {problem['input']!r}"
+
+
+def _check_hashes(lock: Path) -> None:
+    """Raises UserError for a requirement without a hash. uv would refuse it too, but half a build later."""
+    logical_lines = lock.read_text(encoding="utf-8").replace("\\\n", " ").splitlines()
+    for line in logical_lines:
+        if line.strip() and not line.lstrip().startswith(("#", "-")) and "--hash=" not in line:
+            raise UserError(
+                f"{lock}: {line.split()[0]} has no hash; write the file with "
+                f"`uv pip compile --generate-hashes --universal requirements.in -o {lock.name}`"
+            )
