@@ -1,0 +1,45 @@
+"""The command line. Each command's module imports what it needs when it runs, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from harness.cli import agents, db, maintenance, models, report, runs, sweep, tasks
+from harness.errors import HarnessError
+
+app = typer.Typer(
+    name="harness",
+    help="Measure what coding agents on small local language models cost, and what they resolve.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("sweep")(sweep.sweep)
+app.add_typer(runs.app, name="runs")
+app.add_typer(agents.app, name="agents")
+app.add_typer(tasks.app, name="tasks")
+app.add_typer(models.app, name="models")
+app.command("report")(report.report)
+app.command("doctor")(maintenance.doctor)
+app.command("clean")(maintenance.clean)
+app.add_typer(db.app, name="db")
+
+
+def main() -> None:
+    """Entry point. A user's mistake ends with 2, a fault of the machine with 1, each with one sentence."""
+    try:
+        app()
+    except HarnessError as error:
+        print(f"harness: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("harness: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader (head, less) has seen enough.
+        sys.stderr.close()
+        sys.exit(0)

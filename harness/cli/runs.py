@@ -1,0 +1,87 @@
+"""`harness runs`: look at what was stored."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import Annotated, Any
+
+import typer
+
+from harness.cli.options import Db, Json, RunsDir, places, print_json, print_or_json, print_table, shown
+from harness.errors import UserError, nearest
+
+app = typer.Typer(help="Runs that were stored.", no_args_is_help=True)
+
+COLUMNS = ["run_id", "agent", "model", "task", "outcome", "ended_by", "calls", "duration_s", "energy_j"]
+
+
+@app.command("list")
+def list_runs(
+    sweep: Annotated[str | None, typer.Option(help="A sweep's id. Default: the newest.")] = None,
+    where: Annotated[list[str] | None, typer.Option(help="column=value, may be repeated.")] = None,
+    db: Db = None,
+    runs_dir: RunsDir = None,
+    as_json: Json = False,
+) -> None:
+    """The runs of a sweep."""
+    from harness.store.db import read_store
+    from harness.store.records import find_sweep
+
+    database, _ = places(db, runs_dir)
+    with contextlib.closing(read_store(database)) as store:
+        chosen = find_sweep(store, sweep)["sweep_id"]
+        known = [column.name for column in store.view("runs_summary").columns]
+        sql, values = "SELECT * FROM runs_summary WHERE sweep_id = ?", [chosen]
+        for condition in where or []:
+            column, equals, value = condition.partition("=")
+            if not equals:
+                raise UserError(f"--where {condition!r}: expected column=value")
+            if column not in known:
+                raise UserError(f"--where: there is no column {column!r}; {nearest(column, known)}")
+            sql += f" AND {column} = ?"
+            values.append(value)
+        rows = list(store.query(sql + " ORDER BY run_id", values))
+    print_or_json(as_json, f"sweep {chosen}", rows, COLUMNS)
+
+
+@app.command("show")
+def show_run(
+    run_id: Annotated[str, typer.Argument(help="A run's id, as `harness runs list` shows it.")],
+    db: Db = None,
+    runs_dir: RunsDir = None,
+    as_json: Json = False,
+) -> None:
+    """Everything about one run: facts, calls, energy, files."""
+    from harness.store.db import read_store
+
+    database, folder = places(db, runs_dir)
+    with contextlib.closing(read_store(database)) as store:
+        found = list(store.query("SELECT * FROM runs WHERE run_id = ?", [run_id]))
+        if not found:
+            known = [row["run_id"] for row in store.query("SELECT run_id FROM runs")]
+            raise UserError(f"there is no run {run_id!r} in {database}; {nearest(run_id, known)}")
+        run: dict[str, Any] = found[0]
+        summary = next(iter(store.query("SELECT outcome FROM runs_summary WHERE run_id = ?", [run_id])))
+        run = {"outcome": summary["outcome"], **run, "flags": json.loads(run["flags"])}
+        children = {
+            table: list(store.query(f"SELECT * FROM {table} WHERE run_id = ? ORDER BY rowid", [run_id]))
+            for table in ("calls", "energy", "artefacts")
+        }
+    if as_json:
+        print_json(run | children)
+        return
+    for name, value in run.items():
+        text = ", ".join(value) if isinstance(value, list) else value
+        print(f"{name:<26} {'-' if value in (None, []) else text}")
+    if children["calls"]:
+        columns = {"call_index": "#", "status": "status", "input_tokens": "in", "cached_tokens": "cached",
+                   "output_tokens": "out", "prefill_s": "prefill s", "decode_s": "decode s",
+                   "duration_s": "total s", "error": "error"}  # fmt: skip
+        rows = [[call[name] for name in columns] for call in children["calls"]]
+        print_table("calls", list(columns.values()), rows)
+    fields = ["source", "component", "layer", "phase", "joules", "kind", "coverage"]
+    print_table("energy", fields, [[figure[name] for name in fields] for figure in children["energy"]])
+    print("files (gzip)")
+    for artefact in children["artefacts"]:
+        print(f"  {artefact['name']:<24} {shown(artefact['bytes']):>9} bytes  {folder / artefact['path']}")

@@ -1,0 +1,250 @@
+"""`harness sweep`: from flags or a file to a table."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from harness.cli.options import Db, Json, RunsDir, places, print_json, print_table, words
+from harness.errors import UserError
+
+if TYPE_CHECKING:
+    from harness.manifests import Agent, Unusable
+    from harness.plan import Model, Plan
+    from harness.spec import Spec
+    from harness.sweep import Result
+
+
+def sweep(
+    sweep_id: Annotated[str | None, typer.Argument(help="With --resume: the sweep, if not the newest.")] = None,
+    agents: Annotated[str | None, typer.Option(help='Agents: names, paths of folders, or "all".')] = None,
+    models: Annotated[str | None, typer.Option(help="Models: [engine/]name; no prefix means Ollama.")] = None,
+    tasks: Annotated[str | None, typer.Option(help="A suite, or the path of a folder of tasks.")] = None,
+    only: Annotated[str | None, typer.Option(help="Names of tasks, to take no others.")] = None,
+    limit: Annotated[int | None, typer.Option(help="At most this many tasks.")] = None,
+    repeats: Annotated[int | None, typer.Option(help="Runs of each agent, model and task.")] = None,
+    seed: Annotated[int | None, typer.Option(help="All chance follows from it.")] = None,
+    order: Annotated[str | None, typer.Option(help="shuffled or listed.")] = None,
+    rest_s: Annotated[float | None, typer.Option("--rest", help="Seconds of rest between runs.")] = None,
+    retries: Annotated[int | None, typer.Option(help="Further tries of a run that the machine spoilt.")] = None,
+    time_limit_s: Annotated[float | None, typer.Option("--time-limit", help="Seconds for the agent.")] = None,
+    max_calls: Annotated[int | None, typer.Option(help="Calls a run may make.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Tokens a run may use, in and out.")] = None,
+    num_ctx: Annotated[int | None, typer.Option(help="Window in tokens.")] = None,
+    num_predict: Annotated[int | None, typer.Option(help="Longest answer in tokens.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="Sampling temperature.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Nucleus sampling.")] = None,
+    think: Annotated[str | None, typer.Option(help="off or on.")] = None,
+    protocol: Annotated[str | None, typer.Option(help="text, tools or auto.")] = None,
+    cpus: Annotated[float | None, typer.Option(help="Cores of the sandbox.")] = None,
+    memory_mb: Annotated[int | None, typer.Option(help="Memory of the sandbox.")] = None,
+    disk_mb: Annotated[int | None, typer.Option(help="Disk of the sandbox.")] = None,
+    spec: Annotated[Path | None, typer.Option(help="A TOML file with any of these; flags win.")] = None,
+    pull: Annotated[bool, typer.Option("--pull", help="Fetch models that are missing.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue a sweep that was ended early.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and do nothing.")] = False,
+    db: Db = None,
+    runs_dir: RunsDir = None,
+    as_json: Json = False,
+) -> None:
+    """Run agents on tasks with models, measure, grade, store."""
+    if think not in (None, "on", "off"):
+        raise UserError(f"--think: expected on or off, got {think!r}")
+    flags: dict[str, Any] = {
+        "agents": words(agents), "models": words(models), "tasks": tasks, "only": words(only), "limit": limit,
+        "repeats": repeats, "seed": seed, "order": order, "rest_s": rest_s, "retries": retries,
+        "time_limit_s": time_limit_s, "max_calls": max_calls, "max_tokens": max_tokens, "num_ctx": num_ctx,
+        "num_predict": num_predict, "temperature": temperature, "top_p": top_p,
+        "think": None if think is None else think == "on", "protocol": protocol, "cpus": cpus,
+        "memory_mb": memory_mb, "disk_mb": disk_mb,
+    }  # fmt: skip
+    if sweep_id is not None and not resume:
+        raise UserError(f"{sweep_id!r}: a sweep is named only to continue it: harness sweep --resume {sweep_id}")
+    database, folder = places(db, runs_dir)
+    if resume:
+        result, plan = _resumed(sweep_id, spec, flags, pull, database, folder, as_json)
+    else:
+        from harness.spec import read_spec
+
+        wanted = read_spec(spec, flags)
+        if dry_run:
+            _print_plan(_plan(wanted, pull), as_json)
+            return
+        result, plan = _run(wanted, pull, database, folder, as_json)
+    _finish(result, plan, database, folder, as_json)
+
+
+def _resumed(
+    sweep_id: str | None,
+    file: Path | None,
+    flags: dict[str, Any],
+    pull: bool,
+    database: Path,
+    folder: Path,
+    quiet: bool,
+) -> tuple[Result, Plan]:
+    import json
+
+    from harness.spec import Spec, read_spec
+    from harness.store.db import read_store
+    from harness.store.records import find_sweep
+
+    with contextlib.closing(read_store(database)) as db:
+        stored = find_sweep(db, sweep_id)
+    before = json.loads(stored["spec"])
+    given = {name: value for name, value in flags.items() if value is not None}
+    # Without a spec file the stored spec is the file; what is given besides must come to the same sweep.
+    wanted = read_spec(file, flags) if file else Spec.model_validate(before | given)
+    return _run(wanted, pull, database, folder, quiet, stored)
+
+
+def _run(
+    wanted: Spec, pull: bool, database: Path, folder: Path, quiet: bool, stored: dict[str, Any] | None = None
+) -> tuple[Result, Plan]:
+    from rich.console import Console
+
+    from harness.cli.progress import SweepView
+    from harness.sandbox.daemon import connect
+    from harness.store.db import open_store, writer_lock
+    from harness.sweep import check_space, run_sweep
+
+    plan = _plan(wanted, pull)
+    try:
+        client = connect()
+        check_space(folder)
+        console = Console(stderr=quiet)
+        _print_unusable(plan.unusable, quiet)
+        cancelled = threading.Event()
+        owner = f"sweep {stored['sweep_id']}" if stored else "another sweep"
+        with writer_lock(database, owner), contextlib.closing(open_store(database)) as db:
+            already = 0
+            if stored:
+                already = db.table("runs").count_where("sweep_id = ?", [stored["sweep_id"]])
+            with SweepView(plan, console, already) as view, _interrupts(cancelled, console):
+                return run_sweep(plan, client, db, folder, view, cancelled, stored), plan
+    finally:
+        for model in plan.models:
+            model.engine.close()
+
+
+def _plan(wanted: Spec, pull: bool) -> Plan:
+    from harness.manifests import select_agents
+    from harness.plan import make_plan
+    from harness.suites import choose, load_suite
+
+    suite = choose(load_suite(wanted.tasks), wanted.only, wanted.limit)
+    chosen, unusable = select_agents(wanted.agents)
+    return make_plan(wanted, suite, chosen, unusable, _models(wanted, chosen, pull))
+
+
+def _models(wanted: Spec, agents: list[Agent], pull: bool) -> dict[str, Model]:
+    """The sweep's models by the names the user gave; empty when no agent calls one."""
+    from harness.cli.models import pull_with_progress
+    from harness.engines import open_engine, split_model
+    from harness.engines.base import Engine
+    from harness.plan import resolve_model
+
+    if not any(agent.manifest.calls_model for agent in agents):
+        return {}
+    by_engine: dict[str, list[str]] = {}
+    for text in dict.fromkeys(wanted.models):
+        engine_name, name = split_model(text)
+        if engine_name != "none":
+            by_engine.setdefault(engine_name, []).append(name)
+    models: dict[str, Model] = {}
+    engines: list[Engine] = []
+    try:
+        for engine_name, names in by_engine.items():
+            engine = open_engine(engine_name, names)
+            engines.append(engine)
+            for name in names:
+                if pull:
+                    pull_with_progress(engine, name)
+                models[f"{engine_name}/{name}"] = resolve_model(engine, engine.describe(name), wanted)
+    except BaseException:
+        for engine in engines:
+            engine.close()
+        raise
+    return models
+
+
+@contextlib.contextmanager
+def _interrupts(cancelled: threading.Event, console: Any) -> Iterator[None]:
+    """The first Ctrl-C or SIGTERM ends the run under way and cleans up; the second ends everything at once."""
+
+    def on_signal(number: int, _: object) -> None:
+        if cancelled.is_set():
+            raise KeyboardInterrupt
+        cancelled.set()
+        console.print("stopping: the run under way is given up; once more to stop without cleaning")
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _print_unusable(unusable: tuple[Unusable, ...], quiet: bool) -> None:
+    if unusable and not quiet:
+        print_table(
+            "agents that can't be used",
+            ["agent", "from", "why"],
+            [[u.name, u.origin, u.reason] for u in unusable],
+        )
+
+
+def _print_plan(plan: Plan, as_json: bool) -> None:
+    if as_json:
+        print_json({"spec": plan.spec.model_dump(), "resolved": plan.resolved()})
+        return
+    _print_unusable(plan.unusable, False)
+    rows = [
+        [
+            r.position,
+            r.agent.name,
+            r.model.label if r.model else "none",
+            r.protocol,
+            r.task.name,
+            r.repetition,
+        ]
+        for r in plan.runs
+    ]
+    print_table(f"{len(plan.runs)} runs", ["#", "agent", "model", "protocol", "task", "repetition"], rows)
+    windows = ", ".join(f"{m.label}: {m.num_ctx} tokens" for m in plan.models) or "no model"
+    print(f"windows: {windows}; temperature {plan.temperature:g}; order {plan.spec.order}; nothing was run")
+
+
+def _finish(result: Result, plan: Plan, database: Path, folder: Path, as_json: bool) -> None:
+    from harness.cli.report import print_cells, write_summary
+
+    page = write_summary(database, folder, result.sweep_id)
+    missing = len(plan.runs) - len(result.rows)
+    if as_json:
+        print_json({"sweep_id": result.sweep_id, "missing": missing, "stopped": result.stopped, "runs": result.rows})
+    else:
+        print_cells(database, result.sweep_id)
+        where = "" if database == folder / "harness.db" else f" --db {database}"
+        where += "" if folder == Path("runs").absolute() else f" --runs-dir {folder}"
+        print(f"database    {database}")
+        print(f"artefacts   {folder / result.sweep_id}")
+        print(f"summary     {page}")
+        if result.stopped:
+            print(f"stopped     {result.stopped}")
+        if missing:
+            print(f"{missing} of {len(plan.runs)} runs are outstanding; continue with")
+            print(f"next        harness sweep --resume {result.sweep_id}{where}")
+        else:
+            print(f"next        harness runs list{where}")
+            print(f"            harness runs show {result.rows[0]['run_id']}{where}")
+    if result.cancelled:
+        raise typer.Exit(130)
+    if result.failed:
+        raise typer.Exit(1)

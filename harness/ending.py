@@ -1,0 +1,50 @@
+"""How an agent stopped, concluded from what the harness saw when nothing of ours had ended it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.gateway.ledger import CallRecord
+from harness.outcome import EndedBy
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known when the runner has ended by itself."""
+
+    exit_code: int | None  # None: it ended with its container
+    container_alive: bool
+    oom_kills: int | None
+    claimed: str | None  # the status in the result file; None without one
+    calls: Sequence[CallRecord]  # those that the engine was asked for
+    max_calls: int
+
+
+def name_the_ending(seen: Evidence) -> tuple[EndedBy, str | None]:
+    """The ending and, where there is more to say, one sentence.
+
+    The agent's own word is believed only where nothing the harness saw says otherwise.
+    """
+    last = seen.calls[-1] if seen.calls else None
+    if seen.oom_kills and seen.exit_code != 0:
+        return "oom", "the kernel killed a process: the sandbox was out of memory"
+    if seen.exit_code is None or not seen.container_alive:
+        return "sandbox_error", "the sandbox died under the agent"
+    if last and last.status == "context_overflow":
+        return "context_overflow", last.error
+    if last and last.status in ("engine_error", "timeout"):
+        return "model_error", last.error
+    if seen.exit_code != 0:
+        return "crashed", f"the runner ended with exit code {seen.exit_code}"
+    if seen.claimed == "gave_up":
+        return "gave_up", None
+    if seen.claimed == "format_failure":
+        return "format_failure", None
+    if seen.claimed == "error":
+        return "crashed", "the runner reports an error of its framework"
+    if seen.claimed == "limit" and len(seen.calls) >= seen.max_calls:
+        return "budget_calls", f"the framework stopped at the limit of {seen.max_calls} calls"
+    if seen.claimed == "limit":
+        return "gave_up", "the framework met a limit of its own"
+    return "submitted", "the runner left no result file" if seen.claimed is None else None

@@ -1,0 +1,161 @@
+"""The harness's side of the contract in agents/README.md: what an agent finds in its sandbox, and how it is started."""
+
+from __future__ import annotations
+
+import json
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from docker.types import Mount
+
+from harness import paths
+from harness.plan import Plan, PlannedRun
+from harness.sandbox.bundle import Bundle
+from harness.sandbox.container import Container, SandboxError, tar_of
+
+HOME = "/opt/harness"
+AGENT = f"{HOME}/agent"
+OUT = f"{HOME}/out"
+RESULT_NAME = "result.json"
+SOCKET_NAME = "gateway.sock"
+SOCKET_DIR = "/run/harness"
+ENDPOINT = "http://127.0.0.1:11434"
+FORWARDER_START_S = 20.0
+
+STATUSES = ("submitted", "gave_up", "format_failure", "limit", "error")
+
+# The process group's number is written down, so that a signal reaches what the runner started as well.
+WRAPPER = f'echo $$ > {HOME}/pid; exec "$@"'
+TERMINATE = f'kill -s TERM -- "-$(cat {HOME}/pid)"'  # dash knows no other way to name a group
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One agent's stay in one sandbox. `key` opens the gateway; None for an agent that calls no model."""
+
+    planned: PlannedRun
+    plan: Plan
+    workdir: str
+    bundle: Bundle | None
+    key: str | None
+
+    def files(self) -> bytes:
+        """A tar, to be unpacked at /, of everything the contract promises."""
+        task = self.planned.task
+        entries: dict[str, bytes | tuple[bytes, int] | Path | None] = {
+            OUT: None,
+            f"{HOME}/task.json": json.dumps(self._task_json(), indent=2).encode(),
+            f"{HOME}/instruction.md": task.instruction.encode(),
+            AGENT: self.planned.agent.folder,
+        }
+        if self.key is not None:
+            entries[f"{HOME}/forward.py"] = paths.PACKAGE / "sandbox" / "forward.py"
+        if self.planned.agent.is_oracle:
+            entries[f"{HOME}/solution"] = task.solution
+            entries["/solution"] = task.solution  # where Harbor's own solutions expect themselves
+        return tar_of(entries)
+
+    def mounts(self, socket_dir: str | None) -> list[Mount]:
+        """The framework and the gateway's socket, both read-only."""
+        mounts = []
+        if self.bundle:
+            mounts.append(Mount("/opt/agent", self.bundle.volume, type="volume", read_only=True))
+        if socket_dir:
+            mounts.append(Mount(SOCKET_DIR, socket_dir, type="bind", read_only=True))
+        return mounts
+
+    def start_forwarder(self, container: Container) -> None:
+        """Start the loopback port that leads to the gateway and wait until it listens. Raises SandboxError."""
+        assert self.bundle is not None
+        ready, output = threading.Event(), bytearray()
+        argv = [self.bundle.python, f"{HOME}/forward.py"]
+
+        def hear(chunk: bytes) -> None:
+            output.extend(chunk)
+            if b"ready" in output:
+                ready.set()
+
+        def forward() -> None:
+            try:
+                container.exec(argv, sink=hear)
+            finally:
+                ready.set()
+
+        threading.Thread(target=forward, name="forwarder", daemon=True).start()
+        if not ready.wait(FORWARDER_START_S) or b"ready" not in output:
+            said = output.decode(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
+            raise SandboxError(f"the way to the gateway can't be opened in the sandbox: {said[0]}")
+
+    def begin(self, container: Container) -> str:
+        """Make the agent's command ready; returns its id."""
+        command = self.planned.agent.command(AGENT, self.bundle.python if self.bundle else None)
+        return container.begin(["sh", "-c", WRAPPER, "sh", *command], workdir=self.workdir, env=self._environment())
+
+    def terminate(self, container: Container) -> None:
+        """Ask the runner and what it started to end."""
+        container.exec(["sh", "-c", TERMINATE])
+
+    def _task_json(self) -> dict[str, Any]:
+        spec, model = self.plan.spec, self.planned.model
+        return {
+            "task": self.planned.task.name,
+            "instruction_file": f"{HOME}/instruction.md",
+            "workdir": self.workdir,
+            "model": self.planned.model_name,
+            "protocol": self.planned.protocol,
+            "base_url": f"{ENDPOINT}/v1" if model else None,
+            "ollama_url": ENDPOINT if model else None,
+            "api_key": self.key,
+            "result_file": f"{OUT}/{RESULT_NAME}",
+            "out_dir": OUT,
+            "limits": {
+                "max_calls": spec.max_calls,
+                "time_s": spec.time_limit_s,
+                "num_ctx": model.num_ctx if model else None,
+                "num_predict": spec.num_predict,
+            },
+            "sampling": {
+                "temperature": self.plan.temperature,
+                "top_p": self.plan.top_p,
+                "seed": self.planned.seed,
+            },
+        }
+
+    def _environment(self) -> dict[str, str]:
+        spec, model = self.plan.spec, self.planned.model
+        env = {
+            "HARNESS_TASK_FILE": f"{HOME}/task.json",
+            "HARNESS_INSTRUCTION_FILE": f"{HOME}/instruction.md",
+            "HARNESS_WORKDIR": self.workdir,
+            "HARNESS_RESULT_FILE": f"{OUT}/{RESULT_NAME}",
+            "HARNESS_OUT_DIR": OUT,
+            "HARNESS_TIME_LIMIT_S": f"{spec.time_limit_s:g}",
+            "HOME": "/root",
+        }
+        if model:
+            env |= {
+                "HARNESS_MODEL": model.info.name,
+                "HARNESS_PROTOCOL": self.planned.protocol or "",
+                "HARNESS_MAX_CALLS": str(spec.max_calls),
+                "HARNESS_NUM_CTX": str(model.num_ctx),
+                "HARNESS_NUM_PREDICT": str(spec.num_predict),
+                "HARNESS_TEMPERATURE": f"{self.plan.temperature:g}",
+                "HARNESS_SEED": str(self.planned.seed),
+                "OPENAI_BASE_URL": f"{ENDPOINT}/v1",
+                "OPENAI_API_KEY": self.key or "",
+                "OLLAMA_HOST": ENDPOINT,
+            }
+        if self.planned.agent.is_oracle:
+            env |= self.planned.task.solution_env
+        return env
+
+
+def claim(content: bytes) -> str | None:
+    """The status that a result file claims, or "unreadable". Anything may stand in it: an agent wrote it."""
+    try:
+        status = json.loads(content)["status"]
+    except (ValueError, KeyError, TypeError):
+        return "unreadable"
+    return status if status in STATUSES else "unreadable"

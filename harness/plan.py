@@ -1,0 +1,164 @@
+"""From a spec to the ordered list of runs, with everything that can be refused refused before anything starts."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from harness.engines.base import Engine, ModelInfo
+from harness.errors import UserError
+from harness.manifests import Agent, Unusable
+from harness.spec import DEFAULT_NUM_CTX, Spec
+from harness.suites import Suite, Task, folder_hash
+
+Protocol = Literal["text", "tools"]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model of the sweep, with its window resolved."""
+
+    engine: Engine
+    info: ModelInfo
+    num_ctx: int
+
+    @property
+    def label(self) -> str:
+        return self.info.name if self.info.engine == "ollama" else f"{self.info.engine}/{self.info.name}"
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    position: int
+    agent: Agent
+    model: Model | None  # None for an agent that calls none
+    task: Task
+    repetition: int  # from 1
+    protocol: Protocol | None
+    seed: int
+
+    @property
+    def engine_name(self) -> str:
+        return self.model.info.engine if self.model else "none"
+
+    @property
+    def model_name(self) -> str:
+        return self.model.info.name if self.model else "none"
+
+
+@dataclass(frozen=True)
+class Plan:
+    spec: Spec
+    suite: Suite
+    agents: tuple[Agent, ...]
+    models: tuple[Model, ...]
+    unusable: tuple[Unusable, ...]  # what "all" had to leave out
+    runs: tuple[PlannedRun, ...]
+    temperature: float
+    top_p: float | None
+
+    def resolved(self) -> dict[str, Any]:
+        """What the spec came to. Two sweeps with the same value are the same experiment."""
+        return {
+            "agents": {
+                a.name: {"version": a.manifest.version, "group": a.manifest.group, "hash": folder_hash(a.folder),
+                         "overrides": dict(a.manifest.overrides)}
+                for a in self.agents
+            },
+            "models": {m.label: {"digest": m.info.digest, "num_ctx": m.num_ctx} for m in self.models},
+            "suite": {"name": self.suite.name, "hash": self.suite.hash, "tasks": [t.name for t in self.suite.tasks]},
+            "sampling": {"temperature": self.temperature, "top_p": self.top_p, "seed": self.spec.seed},
+            "rules": self.spec.model_dump(
+                include={"repeats", "order", "rest_s", "time_limit_s", "max_calls", "max_tokens", "num_predict",
+                         "think", "protocol", "cpus", "memory_mb", "disk_mb"}
+            ),
+            "runs": [
+                [r.agent.name, f"{r.engine_name}/{r.model_name}", r.task.name, r.repetition, r.protocol]
+                for r in self.runs
+            ],
+        }  # fmt: skip
+
+
+def run_seed(seed: int, task: str, repetition: int) -> int:
+    """Equal for every framework and model, so that they meet the same luck; different between repeats."""
+    digest = hashlib.sha256(f"{seed}:{task}:{repetition}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") & 0x7FFF_FFFF
+
+
+def resolve_model(engine: Engine, info: ModelInfo, spec: Spec) -> Model:
+    """Check what the spec asks of a model against what it has. Raises UserError with both."""
+    label = info.name if info.engine == "ollama" else f"{info.engine}/{info.name}"
+    if spec.num_ctx is None:
+        num_ctx = min(DEFAULT_NUM_CTX, info.context_tokens or DEFAULT_NUM_CTX)
+    elif info.context_tokens is not None and spec.num_ctx > info.context_tokens:
+        raise UserError(
+            f"--num-ctx {spec.num_ctx} is more than model {label} has: its window is {info.context_tokens} tokens"
+        )
+    else:
+        num_ctx = spec.num_ctx
+    if spec.think and "thinking" not in info.capabilities:
+        raise UserError(f"--think on: model {label} can't think; leave the flag out or choose another model")
+    if spec.protocol == "tools" and "tools" not in info.capabilities:
+        raise UserError(f"--protocol tools: model {label} has no tools; use --protocol text or auto")
+    return Model(engine, info, num_ctx)
+
+
+def protocol_of(agent: Agent, model: Model, spec: Spec) -> Protocol:
+    """The way that an agent and a model talk. Raises UserError when they have none in common."""
+    common: set[Protocol] = set(agent.manifest.protocols)
+    if "tools" not in model.info.capabilities:
+        common -= {"tools"}
+    if spec.protocol != "auto":
+        common &= {spec.protocol}
+    if not common:
+        raise UserError(
+            f"agent {agent.name} speaks {' and '.join(agent.manifest.protocols)}, and with model {model.label} "
+            f"and --protocol {spec.protocol} that can't be: leave one of the two out"
+        )
+    return "tools" if "tools" in common else "text"
+
+
+def make_plan(
+    spec: Spec, suite: Suite, agents: list[Agent], unusable: list[Unusable], models: Mapping[str, Model]
+) -> Plan:
+    """Order the runs: model by model, shuffled within (by the sweep's seed), agents without a model first."""
+    if not agents:
+        reasons = "; ".join(f"{u.name}: {u.reason}" for u in unusable) or "none is installed"
+        raise UserError(f"no agent can be used ({reasons})")
+    callers = [agent for agent in agents if agent.manifest.calls_model]
+    if callers and not models:
+        raise UserError(f"--models is missing: agent {callers[0].name} calls a model")
+    blocks: list[list[tuple[Agent, Model | None, Task, int, Protocol | None]]] = [
+        [
+            (agent, None, task, repetition, None)
+            for repetition in range(1, spec.repeats + 1)
+            for task in suite.tasks
+            for agent in agents
+            if not agent.manifest.calls_model
+        ]
+    ]
+    for model in models.values():
+        spoken = {agent.name: protocol_of(agent, model, spec) for agent in callers}
+        blocks.append(
+            [
+                (agent, model, task, repetition, spoken[agent.name])
+                for repetition in range(1, spec.repeats + 1)
+                for task in suite.tasks
+                for agent in callers
+            ]
+        )
+    shuffle = random.Random(spec.seed).shuffle
+    runs: list[PlannedRun] = []
+    for block in blocks:
+        if spec.order == "shuffled":
+            shuffle(block)
+        for agent, chosen, task, repetition, protocol in block:
+            seed = run_seed(spec.seed, task.name, repetition)
+            runs.append(PlannedRun(len(runs), agent, chosen, task, repetition, protocol, seed))
+    spread = spec.repeats > 1
+    temperature = spec.temperature if spec.temperature is not None else (0.7 if spread else 0.0)
+    top_p = spec.top_p if spec.top_p is not None or spec.temperature is not None else (0.95 if spread else None)
+    return Plan(spec, suite, tuple(agents), tuple(models.values()), tuple(unusable), tuple(runs), temperature, top_p)
