@@ -27,6 +27,8 @@ HEADINGS = {
     "engine_mb": "engine MB",
 }
 
+NUMERIC = frozenset(HEADINGS) - {"agent", "model", "resolved", "endings", "energy_kind"}
+
 SHORT = {
     "agent": "agent",
     "model": "model",
@@ -118,6 +120,7 @@ def page(db: Database, sweep_id: str) -> str:
         resolved=json.loads(sweep["resolved"]),
         facts=json.loads(machine["facts"]),
         headings=HEADINGS,
+        numeric=NUMERIC,
         cells=rows,
         runs=runs,
         missing=sweep["planned_runs"] - len(runs),
@@ -130,7 +133,9 @@ def shown(value: Any) -> str:
     """A value for people: unknown is a dash, never a zero."""
     if value is None:
         return "–"
-    return f"{value:,.1f}" if isinstance(value, float) else str(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    return f"{value:,.1f}" if isinstance(value, float) else f"{value:,}"
 
 
 def _mean(values: Any) -> float | None:

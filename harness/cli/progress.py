@@ -71,7 +71,7 @@ class SweepView:
         line.append(f"{word:<10}", style=STYLES[word])
         line.append(f" {planned.agent.name} × {planned.model_name} × {planned.task.name}")
         line.append(f"  ({row['ended_by']}{calls})", style="dim")
-        self._console.print(line)
+        self._console.print(line, soft_wrap=True)
 
     def _render(self) -> RenderableType:
         return Group(self._bar, Text(f"{self._now}  {time.monotonic() - self._since:.0f} s", style="dim"))
