@@ -1,0 +1,102 @@
+"""Verdicts: what the tests say, and what is said when they say nothing."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import docker
+import pytest
+
+from harness.grading.harbor import grade
+from harness.sandbox.container import Limits, wait_for_removals
+from harness.sandbox.daemon import connect
+from harness.sandbox.images import build
+from harness.sandbox.prepare import Prepared, prepare
+from harness.suites import Task, load_suite, load_task
+
+pytestmark = [pytest.mark.docker, pytest.mark.network]
+
+LIMITS = Limits(cpus=2, memory_bytes=1 << 30, disk_bytes=1 << 30, deadline_s=120)
+ADDS_A_FILE = b"""diff --git a/new.py b/new.py
+new file mode 100644
+--- /dev/null
++++ b/new.py
+@@ -0,0 +1 @@
++x = 1
+"""
+
+
+@pytest.fixture(scope="module")
+def client() -> docker.DockerClient:
+    return connect()
+
+
+@pytest.fixture(scope="module")
+def task() -> Task:
+    return load_suite("smoke").tasks[0]
+
+
+@pytest.fixture(scope="module")
+def prepared(client: docker.DockerClient, task: Task, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    log = tmp_path_factory.mktemp("log") / "build.log"
+    return prepare(client, build(client, task.environment, f"smoke/{task.name}", log, print))
+
+
+def with_tests(task: Task, folder: Path, script: str) -> Task:
+    """The same task with another tests/test.sh."""
+    copy = folder / task.name
+    shutil.copytree(task.folder, copy)
+    (copy / "tests" / "test.sh").write_text(script)
+    return load_task(copy, task.suite)
+
+
+def test_the_fix_resolves_another_change_does_not_and_nothing_is_nothing(client, task, prepared) -> None:
+    fix = (task.solution / "fix.patch").read_bytes()
+    good = grade(client, task, prepared, fix, LIMITS)
+    assert (good.verdict, good.detail) == ("resolved", None)
+    assert b"OK" in good.log
+    assert good.test_s is not None
+    assert grade(client, task, prepared, ADDS_A_FILE, LIMITS).verdict == "unresolved"
+    assert grade(client, task, prepared, b"", LIMITS).verdict == "empty_patch"
+    wait_for_removals()
+
+
+def test_a_patch_that_does_not_apply_is_rejected_with_the_reason(client, task, prepared) -> None:
+    result = grade(
+        client,
+        task,
+        prepared,
+        ADDS_A_FILE.replace(b"new file mode 100644\n--- /dev/null", b"--- a/new.py"),
+        LIMITS,
+    )
+    assert result.verdict == "patch_rejected"
+    assert "new.py" in (result.detail or "")
+
+
+@pytest.mark.parametrize(
+    ("script", "verdict", "words"),
+    [
+        ("exit 0", "grader_error", "left no reward"),
+        ("sleep 600", "grader_error", "did not end in time"),
+        ("echo maybe > /logs/verifier/reward.txt", "grader_error", "left no reward"),
+        ("[ -e new.py ] && sleep 600; echo 0 > /logs/verifier/reward.txt", "unresolved", "with this patch"),
+        ("[ -e new.py ] && exit 1; echo 0 > /logs/verifier/reward.txt", "unresolved", "with this patch"),
+        ("echo 0.5 > /logs/verifier/reward.txt", "unresolved", None),
+        ("echo 1.0 > /logs/verifier/reward.txt; exit 1", "resolved", None),
+    ],
+)
+def test_a_failure_of_grading_is_told_from_a_failure_of_the_patch(
+    client, task, prepared, tmp_path, script, verdict, words
+) -> None:
+    odd = replace(with_tests(task, tmp_path, script), test_timeout_s=3.0)
+    result = grade(client, odd, prepared, ADDS_A_FILE, LIMITS)
+    assert result.verdict == verdict
+    assert (words or "") in (result.detail or "")
+    wait_for_removals()
+
+
+def test_docker_gone_is_a_grader_error(task, prepared) -> None:
+    nowhere = docker.DockerClient(base_url="unix:///nonexistent.sock", version="1.41")
+    assert grade(nowhere, task, prepared, ADDS_A_FILE, LIMITS).verdict == "grader_error"
