@@ -21,9 +21,8 @@ from harness.sandbox.prepare import prepare
 pytestmark = [pytest.mark.docker, pytest.mark.network]
 
 BASE = "debian:bookworm-slim"
-LIMITS = Limits(
-    cpus=1, memory_bytes=256 << 20, disk_bytes=1 << 30, deadline_s=60, tmp_bytes=8 << 20, file_bytes=4 << 20
-)
+MB = 1 << 20
+LIMITS = Limits(cpus=1, memory_bytes=256 * MB, disk_bytes=1 << 30, deadline_s=60, tmp_bytes=8 * MB, file_bytes=16 * MB)
 
 
 @pytest.fixture(scope="module")
