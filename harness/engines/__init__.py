@@ -1,0 +1,53 @@
+"""Model servers. Each is imported when it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.engines.base import Engine
+from harness.errors import UserError, nearest
+
+PREFIXES = ("llamacpp", "litellm", "scripted")
+ENGINES = ("ollama", *PREFIXES)
+
+
+def split_model(text: str) -> tuple[str, str]:
+    """`[engine/]name` as (engine, name). No known prefix means Ollama, whose own names may hold slashes
+    ("hf.co/user/model"). The word `none` stands for agents that call no model: ("none", "none").
+
+    Raises UserError when no name follows.
+    """
+    if text == "none":
+        return "none", "none"
+    prefix, slash, rest = text.partition("/")
+    engine, name = (prefix, rest) if slash and prefix in PREFIXES else ("ollama", text)
+    if not name.strip():
+        raise UserError(f"the model {text!r} has no name; write [engine/]name, as in llamacpp/smollm2:135m")
+    return engine, name
+
+
+def open_engine(prefix: str, model_names: Sequence[str]) -> Engine:
+    """The engine for a prefix as `split_model` gives it. `model_names` are the models it will be asked for.
+
+    Raises UserError for an unknown engine, one whose extra is not installed, or a script that is malformed.
+    """
+    if prefix == "ollama":
+        from harness.engines.ollama import Ollama
+
+        return Ollama()
+    if prefix == "llamacpp":
+        from harness.engines.llamacpp import LlamaCpp
+
+        return LlamaCpp()
+    if prefix == "litellm":
+        from harness.engines.litellm_engine import LiteLLM
+
+        return LiteLLM()
+    if prefix == "scripted":
+        from harness.engines.scripted import Scripted
+
+        if len(model_names) != 1:
+            raise UserError(f"a sweep plays one script at a time, these are {len(model_names)}")
+        return Scripted(Path(model_names[0]))
+    raise UserError(f"unknown engine {prefix}; {nearest(prefix, ENGINES)}")

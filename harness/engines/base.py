@@ -144,7 +144,8 @@ class Engine(Protocol):
         """Bring the engine to the state in which every run starts: model loaded with exactly this window, one
         slot, prompt cache cleared, kept in memory, nothing decoding.
 
-        Raises MachineError (the window loaded is another one; the model can't be loaded) with both numbers.
+        Raises UserError for a window that the model does not have, and MachineError when it can't be loaded or
+        another window was; both with both numbers.
         """
         ...
 
