@@ -25,10 +25,10 @@ lint: setup
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
-	.venv/bin/python -m docs.generate --check
+	.venv/bin/python docs/generate.py --check
 
 docs: setup
-	.venv/bin/python -m docs.generate
+	.venv/bin/python docs/generate.py
 
 bench: setup
 	.venv/bin/python tests/benchmarks/startup.py

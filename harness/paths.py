@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
+
+from harness.errors import MachineError
 
 PACKAGE = Path(__file__).parent
 
@@ -18,26 +21,38 @@ def builtin(folder: str) -> Path:
 
 
 def cache() -> Path:
-    """What can be made again: weights, bases of task repositories. Created when asked for."""
+    """What can be made again: weights, bases of task repositories. Created when asked for.
+
+    Raises MachineError when it can't be written, as after a first run with sudo.
+    """
     root = os.environ.get("HARNESS_CACHE") or (
-        Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "agent-energy-harness"
+        Path(os.environ.get("XDG_CACHE_HOME") or _home() / ".cache") / "agent-energy-harness"
     )
     path = Path(root)
-    path.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        if not os.access(path, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, "it belongs to another user")
+    except OSError as error:
+        raise MachineError(
+            f"the cache {path} can't be written ({error.strerror}): mend that, or set HARNESS_CACHE to another folder"
+        ) from error
     return path
 
 
 def config() -> Path:
     """The user's own folder, where `agents/` may hold frameworks of their own. Not created."""
-    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "harness"
+    return Path(os.environ.get("XDG_CONFIG_HOME") or _home() / ".config") / "harness"
+
+
+def _home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError as error:
+        # A number without a name, as with `docker run --user` or in some schedulers' jobs.
+        raise MachineError("this user has no home folder: set HOME to a folder that can be written") from error
 
 
 def runs_dir() -> Path:
     """HARNESS_RUNS, or `runs/` in the working directory."""
     return Path(os.environ.get("HARNESS_RUNS") or "runs")
-
-
-def db_path() -> Path:
-    """HARNESS_DB, or `harness.db` in the runs folder."""
-    explicit = os.environ.get("HARNESS_DB")
-    return Path(explicit) if explicit else runs_dir() / "harness.db"

@@ -30,7 +30,7 @@ from harness.outcome import EndedBy
 from harness.plan import Plan, PlannedRun
 from harness.sandbox.bundle import Bundle
 from harness.sandbox.container import Container, Exit, Limits, SandboxError, running
-from harness.sandbox.leftovers import socket_dir_prefix
+from harness.sandbox.leftovers import socket_dir_prefix, socket_root
 from harness.sandbox.prepare import Prepared
 from harness.store.artefacts import Artefact, keep
 
@@ -130,7 +130,7 @@ def _agent_stage(
     door: Door | None = None
     # The path of a socket may not exceed 107 bytes, whatever the runs folder is called.
     with (
-        tempfile.TemporaryDirectory(prefix=socket_dir_prefix()) as socket_dir,
+        tempfile.TemporaryDirectory(prefix=socket_dir_prefix(), dir=socket_root()) as socket_dir,
         (folder / "agent.log").open("wb") as log,
     ):
         Path(socket_dir).chmod(0o755)  # the container's root, without capabilities, is nobody special

@@ -10,9 +10,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness.errors import UserError, nearest
+
+MAX_INTEGER = 2**63 - 1  # what a column of the database holds
+
+Name = Annotated[str, Field(min_length=1)]
+Whole = Annotated[int, Field(le=MAX_INTEGER)]
+Number = Annotated[float, Field(allow_inf_nan=False, le=1e9)]  # 30 years; more than that can't be waited for
 
 
 class Spec(BaseModel):
@@ -20,79 +26,123 @@ class Spec(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    agents: Annotated[list[str], Field(min_length=1)]
+    agents: Annotated[list[Name], Field(min_length=1)]
     """Names, paths of agent folders, or "all" (every usable framework)."""
-    models: list[str] = []
+    models: list[Name] = []
     """[engine/]name; needed as soon as one agent calls a model."""
-    tasks: str = "smoke"
+    tasks: Name = "smoke"
     """A suite's name, or the path of a folder of task folders."""
-    only: list[str] = []
+    only: list[Name] = []
     """Names of tasks; empty means all of the suite."""
-    limit: Annotated[int, Field(ge=1)] | None = None
+    limit: Annotated[Whole, Field(ge=1)] | None = None
     """At most this many tasks, in the suite's order."""
-    repeats: Annotated[int, Field(ge=1)] = 1
-    seed: Annotated[int, Field(ge=0)] = 0
+    repeats: Annotated[Whole, Field(ge=1)] = 1
+    seed: Annotated[Whole, Field(ge=0)] = 0
     """Every random choice follows from it: the order of the runs, the seed of each call."""
     order: Literal["shuffled", "listed"] = "shuffled"
     """Order of the runs of one model. Models are never interleaved, for each change loads a model anew."""
-    rest_s: Annotated[float, Field(ge=0)] = 0.0
+    rest_s: Annotated[Number, Field(ge=0)] = 0.0
     """Pause between runs, for the machine to cool down."""
-    retries: Annotated[int, Field(ge=0)] = 1
+    retries: Annotated[Whole, Field(ge=0)] = 1
     """Further tries of a run that ended by a fault that was not the agent's."""
-    time_limit_s: Annotated[float, Field(gt=0)] = 1800.0
+    time_limit_s: Annotated[Number, Field(gt=0)] = 1800.0
     """Of the agent stage."""
-    max_calls: Annotated[int, Field(ge=1)] = 50
-    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_calls: Annotated[Whole, Field(ge=1)] = 50
+    max_tokens: Annotated[Whole, Field(ge=1)] | None = None
     """Input and output together."""
-    num_ctx: Annotated[int, Field(ge=256)] | None = None
+    num_ctx: Annotated[Whole, Field(ge=256)] | None = None
     """Window in tokens. Unset: 16,384, or the model's own where that is smaller."""
-    num_predict: Annotated[int, Field(ge=1)] = 2048
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    num_predict: Annotated[Whole, Field(ge=1)] = 2048
+    temperature: Annotated[Number, Field(ge=0, le=2)] | None = None
     """Unset: 0.0, or 0.7 with repeats, since equal repeats would measure nothing."""
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_p: Annotated[Number, Field(gt=0, le=1)] | None = None
     """Unset: not sent, or 0.95 with repeats."""
     think: bool = False
     protocol: Literal["auto", "text", "tools"] = "auto"
     """auto: tools where model and agent both have them, else text."""
-    cpus: Annotated[float, Field(gt=0)] | None = None
+    cpus: Annotated[Number, Field(gt=0)] | None = None
     """Cores of a sandbox. Unset, as the two below: 2, 4,096 and 10,240, or what a task asks for beyond."""
-    memory_mb: Annotated[int, Field(ge=64)] | None = None
-    disk_mb: Annotated[int, Field(ge=16)] | None = None
-
-    @field_validator("rest_s", "time_limit_s", "temperature", "top_p", "cpus", mode="before")
-    @classmethod
-    def _whole_numbers_are_numbers(cls, value: object) -> object:
-        return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    memory_mb: Annotated[int, Field(ge=64, le=1 << 30)] | None = None
+    disk_mb: Annotated[int, Field(ge=16, le=1 << 30)] | None = None
 
 
 DEFAULT_NUM_CTX = 16384
 
+FLAGS = {"rest_s": "--rest", "time_limit_s": "--time-limit"}
+"""The flags that are not named as their field is."""
 
-def read_spec(file: Path | None, flags: Mapping[str, Any]) -> Spec:
-    """A spec file with the flags that were given laid over it.
+
+def flag_of(field: str) -> str:
+    """The flag of `harness sweep` that sets a field."""
+    return FLAGS.get(field, f"--{field.replace('_', '-')}")
+
+
+def read_spec(file: Path | None, flags: Mapping[str, Any], stored: Mapping[str, Any] | None = None) -> Spec:
+    """A spec file with the flags that were given laid over it. Without a file, what a sweep has stored stands for it.
 
     Raises UserError with file (or flag), field and what was expected.
     """
-    content: dict[str, Any] = {}
-    if file is not None:
-        try:
-            content = tomllib.loads(file.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise UserError(f"there is no spec file {file}") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-            raise UserError(f"{file}: not a readable TOML file: {error}") from error
-        for name in content:
-            if name not in Spec.model_fields:
-                raise UserError(f"{file}: {name}: no such field; {nearest(name, Spec.model_fields)}")
-    merged = content | {name: value for name, value in flags.items() if value is not None}
+    content = dict(stored or {}) if file is None else _read(file)
+    given = {name: value for name, value in flags.items() if value is not None}
+    for name, value in given.items():
+        if value == []:
+            # An unset shell variable must not turn "these tasks" into "all tasks".
+            raise UserError(f"{flag_of(name)} is empty: name at least one, or leave the flag out")
     try:
-        return Spec.model_validate(merged)
+        return Spec.model_validate(content | given)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        name = str(first["loc"][0])
-        flag = f"--{name.replace('_', '-')}"
-        where = flag if flags.get(name) is not None or file is None else f"{file}: {name}"
-        if first["type"] == "missing":
-            raise UserError(f"{flag} is missing: name what should run, or give a --spec file") from error
-        message = first["msg"][0].lower() + first["msg"][1:]
-        raise UserError(f"{where}: {message}, got {first['input']!r}") from error
+        problem = error.errors(include_url=False)[0]
+        name = str(problem["loc"][0])
+        if problem["type"] == "missing":
+            raise UserError(f"{flag_of(name)} is missing: name what should run, or give a --spec file") from error
+        where = flag_of(name) if name in given else f"{file or 'the stored spec'}: {name}"
+        raise UserError(f"{where}: expected {expected(problem)}, found {problem['input']!r}") from error
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        content = tomllib.loads(file.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise UserError(f"there is no spec file {file}") from None
+    except OSError as error:
+        raise UserError(f"the spec file {file} can't be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: not valid TOML: {error}") from error
+    for name in content:
+        if name not in Spec.model_fields:
+            raise UserError(f"{file}: {name!r}: no such field; {nearest(name, Spec.model_fields)}")
+    return content
+
+
+def expected(problem: Mapping[str, Any]) -> str:
+    """What a field should have held, from one of pydantic's complaints, in words a TOML file is written in."""
+    limits = problem.get("ctx", {})
+    match problem["type"].removesuffix("_type").removesuffix("_parsing"):
+        case "list":
+            return "a list"
+        case "too_short":
+            return "a list of at least one"
+        case "string":
+            return "a text"
+        case "string_too_short":
+            return "a text that is not empty"
+        case "int" | "int_from_float" | "int_parsing_size":
+            return "a whole number"
+        case "float":
+            return "a number"
+        case "finite_number":
+            return "a finite number"
+        case "bool":
+            return "true or false"
+        case "dict" | "model":
+            return "a table"
+        case "greater_than":
+            return f"more than {limits['gt']:g}"
+        case "greater_than_equal":
+            return f"{limits['ge']:g} or more"
+        case "less_than_equal":
+            most = limits["le"]
+            return f"{most if isinstance(most, int) else format(most, 'g')} or less"
+        case "literal_error":
+            return str(limits["expected"])
+    return str(problem["msg"])

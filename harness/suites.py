@@ -14,11 +14,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness import paths
 from harness.errors import UserError, nearest
+from harness.spec import expected
 
 NETWORK_COMMANDS = re.compile(
     r"^\s*[^#\n]*\b(apt-get|apt install|pip3? install|uvx?|npm (?:install|ci)|wget|curl\s[^\n]*https?://(?!localhost|127\.))",
     re.MULTILINE,
 )
+EXPECTED = {"environment.workdir": 'an absolute path such as "/testbed"'}
 COMPOSE = ("docker-compose.yaml", "docker-compose.yml", "compose.yaml", "compose.yml")
 
 
@@ -29,15 +31,15 @@ class _Open(BaseModel):
 
 
 class _Verifier(_Open):
-    timeout_sec: float = Field(default=600.0, gt=0)
+    timeout_sec: float = Field(default=600.0, gt=0, allow_inf_nan=False)
     env: dict[str, str] = {}
 
 
 class _Environment(_Open):
-    cpus: float | None = Field(default=None, gt=0)
+    cpus: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     memory_mb: int | None = Field(default=None, gt=0)
     storage_mb: int | None = Field(default=None, gt=0)
-    workdir: str | None = None
+    workdir: str | None = Field(default=None, pattern=r"^/[^\n]+$")
 
 
 class _Solution(_Open):
@@ -46,6 +48,7 @@ class _Solution(_Open):
 
 class _Toml(_Open):
     metadata: dict[str, Any] = {}
+    agent: dict[str, Any] = {}
     verifier: _Verifier = _Verifier()
     environment: _Environment = _Environment()
     solution: _Solution = _Solution()
@@ -118,17 +121,27 @@ def load_suite(name: str) -> Suite:
 
     Raises UserError: unknown suite (nearest names), an empty folder, or the first task that is malformed.
     """
-    folder = paths.builtin("tasks") / name
-    if "/" in name or name.startswith(".") or not is_suite(folder):
+    known = builtin_suites()
+    try:
+        if name in known:
+            return _load_folder(paths.builtin("tasks") / name)
         folder = Path(name).expanduser()
-        if not folder.is_dir():
-            known = builtin_suites()
-            raise UserError(f"unknown suite {name!r}: {nearest(name, known)} (or the path of a folder of task folders)")
-        folder = folder.resolve()
-        if (folder / "task.toml").is_file():
-            return Suite(folder.parent.name, folder.parent, (load_task(folder, folder.parent.name),))
-        if not is_suite(folder):
-            raise UserError(f"{folder} holds no task: a task is a folder with a task.toml (see tasks/README.md)")
+        if folder.is_dir():
+            return _load_folder(folder.resolve())
+        if folder.exists():
+            raise UserError(f"{name!r} is a file: a suite is a folder of task folders (see tasks/README.md)")
+    except OSError as error:
+        raise UserError(f"{error.filename or name}: can't be read: {error.strerror}") from error
+    except RuntimeError as error:  # the home of somebody who is not known
+        raise UserError(f"{name!r}: {error}") from error
+    raise UserError(f"unknown suite {name!r}: {nearest(name, known)} (or the path of a folder of task folders)")
+
+
+def _load_folder(folder: Path) -> Suite:
+    if (folder / "task.toml").is_file():
+        return Suite(folder.parent.name, folder.parent, (load_task(folder, folder.parent.name),))
+    if not is_suite(folder):
+        raise UserError(f"{folder} holds no task: a task is a folder with a task.toml (see tasks/README.md)")
     tasks = [load_task(child, folder.name) for child in sorted(folder.iterdir()) if (child / "task.toml").is_file()]
     return Suite(folder.name, folder, tuple(tasks))
 
@@ -149,19 +162,25 @@ def choose(suite: Suite, names: Sequence[str], limit: int | None) -> Suite:
 def load_task(folder: Path, suite: str) -> Task:
     """Read one task folder. Raises UserError that names file, field and what was expected."""
     file = folder / "task.toml"
+    if not folder.name.isprintable():
+        raise UserError(f"{str(folder)!r}: a task's folder is its name in tables and files: rename it")
     try:
-        raw = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raw = tomllib.loads(_text(file))
+    except tomllib.TOMLDecodeError as error:
         raise UserError(f"{file}: not valid TOML: {error}") from error
     try:
         toml = _Toml.model_validate(raw)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{file}: {field}: {first['msg'].lower()}, got {first['input']!r}") from error
+        problem = error.errors()[0]
+        field = ".".join(str(part) for part in problem["loc"])
+        what = EXPECTED.get(field) or expected(problem)
+        raise UserError(f"{file}: {field}: expected {what}, found {problem['input']!r}") from error
     for needed in ("instruction.md", "tests/test.sh", "solution/solve.sh", "environment/Dockerfile"):
         if not (folder / needed).is_file():
             raise UserError(f"{folder}: {needed} is missing (see tasks/README.md for the layout)")
+    instruction = _text(folder / "instruction.md")
+    if not instruction.strip():
+        raise UserError(f"{folder / 'instruction.md'}: expected the issue to resolve, found nothing")
     _refuse(folder, raw)
     mb = 1 << 20
     environment = toml.environment
@@ -169,7 +188,7 @@ def load_task(folder: Path, suite: str) -> Task:
         suite=suite,
         name=folder.name,
         folder=folder,
-        instruction=(folder / "instruction.md").read_text(encoding="utf-8"),
+        instruction=instruction,
         test_timeout_s=toml.verifier.timeout_sec,
         test_env=toml.verifier.env,
         solution_env=toml.solution.env,
@@ -179,6 +198,13 @@ def load_task(folder: Path, suite: str) -> Task:
         workdir=environment.workdir,
         metadata=toml.metadata,
     )
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file}: expected UTF-8, found another encoding at byte {error.start}") from error
 
 
 def _refuse(folder: Path, raw: dict[str, Any]) -> None:
@@ -200,6 +226,9 @@ def _refuse(folder: Path, raw: dict[str, Any]) -> None:
     ):
         if table.get("allow_internet") or table.get("network_mode") in ("public", "allowlist"):
             refuse(f"network access ([{name}])", "sandbox and grading have none")
+    for field in ("memory", "storage"):
+        if field in environment:
+            refuse(f"environment.{field}", f"write environment.{field}_mb, in MB")
     for field in ("healthcheck", "mcp_servers", "gpus", "tpu"):
         if environment.get(field):
             refuse(f"environment.{field}", "the sandbox is one plain container")
@@ -208,9 +237,9 @@ def _refuse(folder: Path, raw: dict[str, Any]) -> None:
     if raw.get("artifacts"):
         refuse("state outside the work directory (artifacts)", "only the work directory's difference is graded")
     for name, table in (("agent", raw.get("agent", {})), ("verifier", verifier)):
-        if table.get("user") not in (None, "root", 0):
+        if table.get("user") not in (None, "root", 0, "0"):
             refuse(f"{name}.user", "the container's root runs everything")
-    found = NETWORK_COMMANDS.search((folder / "tests" / "test.sh").read_text(encoding="utf-8"))
+    found = NETWORK_COMMANDS.search((folder / "tests" / "test.sh").read_text(encoding="utf-8", errors="replace"))
     if found:
         refuse(
             f"network in tests ({found[1].strip()!r} in tests/test.sh)",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
 
+from harness import __version__
 from harness.cli import agents, db, maintenance, models, report, runs, sweep, tasks
 from harness.errors import HarnessError
 
@@ -18,6 +20,23 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"harness {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and end.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    pass
+
+
 app.command("sweep")(sweep.sweep)
 app.add_typer(runs.app, name="runs")
 app.add_typer(agents.app, name="agents")

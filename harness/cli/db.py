@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 import sqlite3
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +11,7 @@ from typing import Annotated
 import typer
 
 from harness.cli.options import Db, Json, RunsDir, places, print_json
-from harness.errors import UserError
+from harness.errors import MachineError, UserError
 
 app = typer.Typer(help="The database.", no_args_is_help=True)
 
@@ -35,11 +36,20 @@ def backup(
         raise UserError(f"{target} exists already: name a file that does not")
     if not target.parent.is_dir():
         raise UserError(f"{target.parent} is no folder: make it first")
-    with (
-        contextlib.closing(sqlite3.connect(source)) as old,
-        contextlib.closing(sqlite3.connect(target)) as new,
-    ):
-        old.backup(new)
+    # Filled beside the target: a copy that was broken off must not look like one.
+    unfinished = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    try:
+        with (
+            contextlib.closing(sqlite3.connect(f"{source.as_uri()}?mode=ro", uri=True)) as old,
+            contextlib.closing(sqlite3.connect(unfinished)) as new,
+        ):
+            old.backup(new)
+        unfinished.rename(target)
+    except (sqlite3.Error, OSError) as error:
+        raise MachineError(f"{source} can't be copied to {target}: {error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            unfinished.unlink()
     print(f"{source} copied to {target}")
 
 

@@ -52,8 +52,11 @@ def list_models(as_json: Json = False) -> None:
 def pull(model: Annotated[str, typer.Argument(help="[engine/]name")]) -> None:
     """Fetch a model, with progress."""
     from harness.engines import open_engine, split_model
+    from harness.errors import UserError
 
     engine_name, name = split_model(model)
+    if engine_name == "none":
+        raise UserError("none stands for agents that call no model: there is nothing to fetch")
     with contextlib.closing(open_engine(engine_name, [name])) as engine:
         pull_with_progress(engine, name)
         info = engine.describe(name)
@@ -61,10 +64,11 @@ def pull(model: Annotated[str, typer.Argument(help="[engine/]name")]) -> None:
 
 
 def pull_with_progress(engine: Engine, name: str) -> None:
-    """Fetch a model and show how far it is."""
+    """Fetch a model and show how far it is, on standard error: a sweep's standard output may be JSON."""
+    from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(transient=True) as bar:
+    with Progress(transient=True, console=Console(stderr=True)) as bar:
         task = bar.add_task(f"fetching {name}", total=None)
 
         def progress(what: str, done: int, total: int | None) -> None:

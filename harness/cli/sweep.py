@@ -25,6 +25,7 @@ def sweep(
     sweep_id: Annotated[str | None, typer.Argument(help="With --resume: the sweep, if not the newest.")] = None,
     agents: Annotated[str | None, typer.Option(help='Agents: names, paths of folders, or "all".')] = None,
     models: Annotated[str | None, typer.Option(help="Models: [engine/]name; no prefix means Ollama.")] = None,
+    gguf: Annotated[list[Path] | None, typer.Option(help="A model file for the embedded llama.cpp.")] = None,
     tasks: Annotated[str | None, typer.Option(help="A suite, or the path of a folder of tasks.")] = None,
     only: Annotated[str | None, typer.Option(help="Names of tasks, to take no others.")] = None,
     limit: Annotated[int | None, typer.Option(help="At most this many tasks.")] = None,
@@ -56,8 +57,11 @@ def sweep(
     """Run agents on tasks with models, measure, grade, store."""
     if think not in (None, "on", "off"):
         raise UserError(f"--think: expected on or off, got {think!r}")
+    chosen = words(models)
+    if gguf:
+        chosen = (chosen or []) + [f"llamacpp/{path.absolute()}" for path in gguf]
     flags: dict[str, Any] = {
-        "agents": words(agents), "models": words(models), "tasks": tasks, "only": words(only), "limit": limit,
+        "agents": words(agents), "models": chosen, "tasks": tasks, "only": words(only), "limit": limit,
         "repeats": repeats, "seed": seed, "order": order, "rest_s": rest_s, "retries": retries,
         "time_limit_s": time_limit_s, "max_calls": max_calls, "max_tokens": max_tokens, "num_ctx": num_ctx,
         "num_predict": num_predict, "temperature": temperature, "top_p": top_p,
@@ -91,16 +95,14 @@ def _resumed(
 ) -> tuple[Result, Plan]:
     import json
 
-    from harness.spec import Spec, read_spec
+    from harness.spec import read_spec
     from harness.store.db import read_store
     from harness.store.records import find_sweep
 
     with contextlib.closing(read_store(database)) as db:
         stored = find_sweep(db, sweep_id)
-    before = json.loads(stored["spec"])
-    given = {name: value for name, value in flags.items() if value is not None}
     # Without a spec file the stored spec is the file; what is given besides must come to the same sweep.
-    wanted = read_spec(file, flags) if file else Spec.model_validate(before | given)
+    wanted = read_spec(file, flags, json.loads(stored["spec"]))
     return _run(wanted, pull, database, folder, quiet, stored)
 
 
@@ -217,7 +219,11 @@ def _print_plan(plan: Plan, as_json: bool) -> None:
         ]
         for r in plan.runs
     ]
-    print_table(f"{len(plan.runs)} runs", ["#", "agent", "model", "protocol", "task", "repetition"], rows)
+    print_table(
+        f"{len(plan.runs)} run{'' if len(plan.runs) == 1 else 's'}",
+        ["#", "agent", "model", "protocol", "task", "repetition"],
+        rows,
+    )
     windows = ", ".join(f"{m.label}: {m.num_ctx} tokens" for m in plan.models) or "no model"
     print(f"windows: {windows}; temperature {plan.temperature:g}; order {plan.spec.order}; nothing was run")
 

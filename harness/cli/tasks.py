@@ -6,7 +6,7 @@ import contextlib
 import tempfile
 import threading
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -33,13 +33,18 @@ def list_tasks(
         {
             "task": t.name,
             "difficulty": t.metadata.get("difficulty"),
-            "tags": ", ".join(map(str, t.metadata.get("tags", []))),
+            "tags": _words(t.metadata.get("tags")),
             "title": next((line.strip("# ") for line in t.instruction.splitlines() if line.strip()), ""),
             "folder": str(t.folder),
         }
         for t in chosen.tasks
     ]
     print_or_json(as_json, f"suite {chosen.name}", rows, ["task", "difficulty", "tags", "title"])
+
+
+def _words(value: Any) -> str:
+    """Free metadata, of which nobody checks the type."""
+    return ", ".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value)
 
 
 @app.command("verify")
@@ -55,12 +60,12 @@ def verify(
     from harness.manifests import select_agents
     from harness.plan import make_plan
     from harness.sandbox.daemon import connect
-    from harness.spec import Spec
+    from harness.spec import read_spec
     from harness.store.db import open_store
     from harness.suites import choose, load_suite
     from harness.sweep import run_sweep
 
-    spec = Spec(agents=["oracle", "nop"], tasks=suite, limit=limit, order="listed")
+    spec = read_spec(None, {"agents": ["oracle", "nop"], "tasks": suite, "limit": limit, "order": "listed"})
     agents, unusable = select_agents(spec.agents)
     plan = make_plan(spec, choose(load_suite(suite), [], limit), agents, unusable, {})
     client = connect()

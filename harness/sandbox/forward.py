@@ -48,5 +48,16 @@ async def serve(port: int, socket: str) -> None:
     await server.serve_forever()
 
 
+async def main() -> None:
+    # A socket that the sandbox may not use (SELinux, a remote Docker) is the machine's fault: without this every
+    # agent would seem to crash.
+    try:
+        _, probe = await asyncio.open_unix_connection(SOCKET)
+    except OSError as error:
+        sys.exit(f"{SOCKET}: {error}")
+    probe.close()
+    await serve(PORT, SOCKET)
+
+
 if __name__ == "__main__":
-    asyncio.run(serve(PORT, SOCKET))
+    asyncio.run(main())

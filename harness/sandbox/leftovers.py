@@ -14,6 +14,7 @@ import docker
 from harness.sandbox.daemon import KIND, OWNER, DockerFault, owner, owner_lives
 
 SOCKET_PREFIX = "hg-"
+LONGEST_ROOT = 60  # bytes; a socket's path has at most 107, and the folder and the socket below take up to 46
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,12 @@ class Leftovers:
 
     def __bool__(self) -> bool:
         return bool(self.containers or self.socket_dirs)
+
+
+def socket_root() -> Path:
+    """Where the folders of sockets are made: the temporary folder, or /tmp where a scheduler made that one too long."""
+    temporary = Path(tempfile.gettempdir())
+    return temporary if len(os.fsencode(temporary)) <= LONGEST_ROOT else Path("/tmp")
 
 
 def socket_dir_prefix() -> str:
@@ -35,7 +42,7 @@ def find(client: docker.DockerClient) -> Leftovers:
     containers = client.api.containers(all=True, filters={"label": KIND})
     dead = tuple(c["Id"] for c in containers if OWNER in c["Labels"] and not owner_lives(c["Labels"][OWNER]))
     folders = []
-    for folder in Path(tempfile.gettempdir()).glob(f"{SOCKET_PREFIX}*-*-*"):
+    for folder in socket_root().glob(f"{SOCKET_PREFIX}*-*-*"):
         pid, started = folder.name.removeprefix(SOCKET_PREFIX).split("-")[:2]
         with contextlib.suppress(OSError):
             if folder.is_dir() and folder.stat().st_uid == os.getuid() and not owner_lives(f"{pid}:{started}"):

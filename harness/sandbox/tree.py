@@ -79,13 +79,16 @@ class Difference:
 
 
 def _git(arguments: Sequence[str], *, git_dir: Path, stdin: bytes = b"", env: Mapping[str, str] = {}) -> bytes:
-    done = subprocess.run(
-        ["git", "-c", "core.quotePath=false", f"--git-dir={git_dir}", *arguments],
-        input=stdin,
-        capture_output=True,
-        env={**ENVIRONMENT, **env},
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            ["git", "-c", "core.quotePath=false", f"--git-dir={git_dir}", *arguments],
+            input=stdin,
+            capture_output=True,
+            env={**ENVIRONMENT, **env},
+            check=False,
+        )
+    except FileNotFoundError as error:
+        raise MachineError("git is not installed: `sudo apt-get install git`") from error
     if done.returncode != 0:
         raise subprocess.CalledProcessError(done.returncode, done.args, done.stdout, done.stderr)
     return done.stdout

@@ -12,7 +12,13 @@ from harness.analysis.summary import cells, energy_note, page
 from harness.store.db import open_store
 from harness.store.records import insert_run, insert_sweep
 
-RESOLVED = {"suite": {"name": "s", "hash": "h", "tasks": ["t"]}, "models": {}, "agents": {}, "sampling": {}, "rules": {}}
+RESOLVED = {
+    "suite": {"name": "s", "hash": "h", "tasks": ["t"]},
+    "models": {},
+    "agents": {},
+    "sampling": {},
+    "rules": {},
+}
 
 
 @pytest.fixture

@@ -41,7 +41,11 @@ class Harness:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={name: value for name, value in os.environ.items() if not name.startswith("HARNESS_") or name == "HARNESS_CACHE"},
+            env={
+                name: value
+                for name, value in os.environ.items()
+                if not name.startswith("HARNESS_") or name == "HARNESS_CACHE"
+            },
             **options,
         )
 

@@ -1,0 +1,146 @@
+"""Writes the pages of this folder that are made from the code: cli.md and schema.md.
+
+python docs/generate.py            write them
+python docs/generate.py --check    write nothing; exit 1 and name the pages that are out of date
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from typer.main import get_command
+
+from harness.cli import app
+from harness.outcome import ENDINGS, VERDICTS
+from harness.store.columns import COLUMNS, TABLES
+from harness.store.db import open_store
+
+FOLDER = Path(__file__).parent
+WIDTH = 100  # of the help texts: a page must not depend on the terminal that made it
+NOTE = "<!-- Made by docs/generate.py: change the code, then run `make docs`. -->\n\n"
+VIEW = "runs_summary"
+
+# What the view calls by another name than the table `energy` does.
+VIEW_NAMES = {"energy_j": "joules", "energy_kind": "kind", "energy_coverage": "coverage"}
+
+
+def commands() -> Iterator[tuple[str, Any, Any]]:
+    """Every command and group as (its words, the command, a context to ask it in), in the order of the help."""
+
+    def walk(command: Any, words: str, parent: Any) -> Iterator[tuple[str, Any, Any]]:
+        width = {"terminal_width": WIDTH, "max_content_width": WIDTH}
+        context = command.make_context(words.split()[-1], [], parent=parent, resilient_parsing=True, **width)
+        yield words, command, context
+        for name, below in getattr(command, "commands", {}).items():
+            yield from walk(below, f"{words} {name}", context)
+
+    yield from walk(get_command(app), "harness", None)
+
+
+def cli_page() -> str:
+    parts = ["# The command line\n"]
+    for words, command, context in commands():
+        text = "\n".join(line.rstrip() for line in command.get_help(context).splitlines())
+        parts.append(f"## {words}\n\n```text\n{text}\n```\n")
+    parts.append(
+        "## Exit codes\n\n"
+        + table(
+            ["code", "meaning"],
+            [
+                ["0", "done"],
+                ["1", "something failed that is ours or the machine's"],
+                ["2", "the user's mistake: one sentence on standard error says what, where, and what to do"],
+                ["130", "interrupted"],
+            ],
+        )
+    )
+    return NOTE + "\n".join(parts)
+
+
+def schema_page() -> str:
+    parts = [
+        "# The database\n\nSQLite, in WAL mode: it can be read while a sweep writes. `harness db path` says where it "
+        "is, `harness db schema` prints the sentences of this page. An empty (NULL) figure is an unknown one, never "
+        "a zero. Durations are seconds of a monotonic clock, times UTC, truth values 0 or 1.\n"
+    ]
+    with tempfile.TemporaryDirectory() as folder, contextlib.closing(open_store(Path(folder) / "schema.db")) as db:
+        for name, meaning in TABLES.items():
+            columns = db.query(f"SELECT * FROM pragma_table_info('{name}')")
+            rows = [[f"`{c['name']}`", c["type"], _needed(name, c), meaning_of(name, c["name"])] for c in columns]
+            parts.append(f"## {name}\n\n{meaning}\n\n{table(['column', 'type', '', 'meaning'], rows)}")
+    endings = [
+        [f"`{name}`", ending.fault, _yes(ending.retried), _yes(ending.counts), ending.meaning]
+        for name, ending in ENDINGS.items()
+    ]
+    parts.append(
+        "## Endings\n\nHow the agent stopped. A run that counts is a valid measurement; one that does not is "
+        "`invalid`, whatever its verdict.\n\n"
+        + table(["ended_by", "whose doing", "retried", "counts", "meaning"], endings)
+    )
+    verdicts = [[f"`{name}`", f"`{outcome}`", meaning] for name, (outcome, meaning) in VERDICTS.items()]
+    parts.append(
+        "## Verdicts\n\nWhat the tests said about the patch, and the outcome of a run that counts.\n\n"
+        + table(["verdict", "outcome", "meaning"], verdicts)
+    )
+    return NOTE + "\n".join(parts)
+
+
+def meaning_of(table_name: str, column: str) -> str:
+    """A column's sentence; a column of the view has that of the table it comes from. Raises KeyError without one."""
+    if table_name != VIEW:
+        return COLUMNS[table_name][column]
+    if column in VIEW_NAMES:
+        return COLUMNS["energy"][VIEW_NAMES[column]]
+    home = next((name for name in ("runs", "outcomes", "endings") if column in COLUMNS[name]), "runs")
+    return COLUMNS[home][column]
+
+
+def _needed(table_name: str, column: dict[str, Any]) -> str:
+    if column["pk"]:
+        return "key"
+    return "" if table_name == VIEW or column["notnull"] else "may be empty"
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+
+
+PAGES: dict[str, Callable[[], str]] = {"cli.md": cli_page, "schema.md": schema_page}
+
+
+def stale() -> list[str]:
+    """The pages that are not what the code makes now."""
+    found = []
+    for name, make in PAGES.items():
+        path = FOLDER / name
+        if not path.is_file() or path.read_text(encoding="utf-8") != make():
+            found.append(f"docs/{name}")
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="only say which pages are out of date")
+    if not parser.parse_args().check:
+        for name, make in PAGES.items():
+            (FOLDER / name).write_text(make(), encoding="utf-8")
+        return 0
+    pages = stale()
+    if pages:
+        print(f"out of date: {', '.join(pages)}; run `make docs` (.venv/bin/python docs/generate.py)", file=sys.stderr)
+    return 1 if pages else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
