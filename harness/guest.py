@@ -23,6 +23,7 @@ SOCKET_NAME = "gateway.sock"
 SOCKET_DIR = "/run/harness"
 ENDPOINT = "http://127.0.0.1:11434"
 FORWARDER_START_S = 20.0
+READY = b"ready "  # and the port
 
 STATUSES = ("submitted", "gave_up", "format_failure", "limit", "error")
 
@@ -74,7 +75,7 @@ class Visit:
 
         def hear(chunk: bytes) -> None:
             output.extend(chunk)
-            if b"ready" in output:
+            if output.startswith(READY) or b"\n" + READY in output:
                 ready.set()
 
         def forward() -> None:
@@ -84,7 +85,7 @@ class Visit:
                 ready.set()
 
         threading.Thread(target=forward, name="forwarder", daemon=True).start()
-        if not ready.wait(FORWARDER_START_S) or b"ready" not in output:
+        if not ready.wait(FORWARDER_START_S) or READY not in output:
             said = output.decode(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
             raise SandboxError(f"the way to the gateway can't be opened in the sandbox: {said[0]}")
 

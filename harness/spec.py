@@ -60,7 +60,7 @@ class Spec(BaseModel):
     think: bool = False
     protocol: Literal["auto", "text", "tools"] = "auto"
     """auto: tools where model and agent both have them, else text."""
-    cpus: Annotated[Number, Field(gt=0)] | None = None
+    cpus: Annotated[Number, Field(ge=0.01)] | None = None
     """Cores of a sandbox. Unset, as the two below: 2, 4,096 and 10,240, or what a task asks for beyond."""
     memory_mb: Annotated[int, Field(ge=64, le=1 << 30)] | None = None
     disk_mb: Annotated[int, Field(ge=16, le=1 << 30)] | None = None
@@ -122,7 +122,7 @@ def expected(problem: Mapping[str, Any]) -> str:
             return "a list"
         case "too_short":
             return "a list of at least one"
-        case "string":
+        case "string" | "string_unicode":
             return "a text"
         case "string_too_short":
             return "a text that is not empty"

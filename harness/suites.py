@@ -36,7 +36,7 @@ class _Verifier(_Open):
 
 
 class _Environment(_Open):
-    cpus: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    cpus: float | None = Field(default=None, ge=0.01, allow_inf_nan=False)
     memory_mb: int | None = Field(default=None, gt=0)
     storage_mb: int | None = Field(default=None, gt=0)
     workdir: str | None = Field(default=None, pattern=r"^/[^\n]+$")

@@ -97,7 +97,8 @@ def check(
             SweepView(plan, Console(stderr=True)) as view,
         ):
             result = run_sweep(plan, connect(), db, Path(folder), view, threading.Event())
-    row = result.rows[0]
+        row = result.rows[0]
+        output = _output(Path(folder))
     problems = []
     if row["ended_by"] in ("sandbox_error", "model_error"):
         problems.append(f"the run could not be made: {row['ended_detail']}")
@@ -111,12 +112,21 @@ def check(
         problems.append("it made no call to the model: see OPENAI_BASE_URL in agents/README.md")
     facts = {name: row[name] for name in ("ended_by", "claimed", "exit_code", "calls", "agent_s", "bundle")}
     if as_json:
-        print_json({"agent": chosen.name, "problems": problems, **facts})
+        print_json({"agent": chosen.name, "problems": problems, **facts, "output": output})
     else:
         print_table(f"agent {chosen.name}", list(facts), [list(facts.values())])
         for problem in problems:
             print(f"to mend: {problem}")
+        if problems and output:
+            print("the end of what it printed:", *output[-20:], sep="\n  ")
         if not problems:
             print("it can be used")
     if problems:
         raise typer.Exit(1)
+
+
+def _output(folder: Path) -> list[str]:
+    """The lines that the runner printed; empty when it was not started. The folder is gone after the check."""
+    from harness.store.artefacts import read_lines
+
+    return [line.rstrip() for log in folder.rglob("agent.log.gz") for line in read_lines(folder, str(log))]

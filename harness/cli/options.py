@@ -19,6 +19,9 @@ RunsDir = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
+WIDE = 160  # characters
+
+
 def places(db: Path | None, runs_dir: Path | None) -> tuple[Path, Path]:
     """The database and the runs folder that flags, environment and defaults come to."""
     from harness import paths
@@ -51,12 +54,21 @@ def print_table(title: str | None, columns: Sequence[str], rows: Sequence[Sequen
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for number, column in enumerate(columns):
         numeric = bool(rows) and all(isinstance(row[number], int | float | None) for row in rows)
-        table.add_column(column, justify="right" if numeric else "left", overflow="fold", no_wrap=number == 0)
+        longest = max(len(word) for row in [columns, *rows] for word in [*str(row[number]).split(), ""])
+        table.add_column(
+            column,
+            justify="right" if numeric else "left",
+            overflow="fold",
+            no_wrap=number == 0,
+            min_width=min(longest, WIDE // 4),
+        )
     for row in rows:
         table.add_row(*[shown(value) for value in row])
     console = Console()
-    # A file or a pipe has no width of its own; a terminal has, and wraps.
-    Console(width=console.width if console.is_terminal else 160).print(table)
+    # A file or a pipe has no width of its own. A terminal that is too narrow wraps lines, which loses nothing; the
+    # table would cut words and leave out columns.
+    least = min(console.measure(table, options=console.options.update(max_width=WIDE)).minimum, WIDE)
+    Console(width=max(console.width, least) if console.is_terminal else WIDE).print(table)
 
 
 def shown(value: Any) -> str:

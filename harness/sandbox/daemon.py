@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 
 import docker
 import requests
@@ -14,7 +15,7 @@ from harness.errors import MachineError
 KIND = "harness.kind"  # run, grade, build or bundle
 SWEEP = "harness.sweep"
 RUN = "harness.run"
-OWNER = "harness.owner"  # process and start time of the harness that made it, see `owner()`
+OWNER = "harness.owner"  # the process that made it, see `owner()`
 
 DockerFault = (DockerException, APIError, requests.exceptions.RequestException)
 
@@ -43,8 +44,22 @@ def connect(timeout_s: float = 120.0) -> docker.DockerClient:
 
 
 def owner() -> str:
-    """This process, told apart from a later one that was given the same number: "pid:start time"."""
-    return f"{os.getpid()}:{process_start(os.getpid())}"
+    """This process, told apart from every other one that may use the same Docker, now or later."""
+    pid = os.getpid()
+    return "/".join([*_here(), str(pid), process_start(pid) or ""])
+
+
+def owner_lives(value: str | None) -> bool:
+    """Whether the harness that labelled something with `value` still runs.
+
+    One that can't be seen from here (another host, user or process namespace) counts as alive: what it has is
+    not ours to remove. Root sees every user's.
+    """
+    host, user, namespace, pid, started = ((value or "").split("/") + [""] * 5)[:5]
+    mine = _here()
+    if (host, namespace) != (mine[0], mine[2]) or (user != mine[1] and os.getuid() != 0):
+        return bool(started)
+    return pid.isdigit() and bool(started) and process_start(int(pid)) == started
 
 
 def process_start(pid: int) -> str | None:
@@ -56,7 +71,6 @@ def process_start(pid: int) -> str | None:
         return None
 
 
-def owner_lives(value: str | None) -> bool:
-    """Whether the harness that labelled something with `value` still runs on this machine."""
-    pid, _, started = (value or "").partition(":")
-    return pid.isdigit() and bool(started) and process_start(int(pid)) == started
+def _here() -> tuple[str, str, str]:
+    """Host, user and process namespace, within which a process's number means one thing."""
+    return platform.node(), str(os.getuid()), os.readlink("/proc/self/ns/pid")  # noqa: PTH115 - no real path

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import docker
 
-from harness.sandbox.daemon import KIND, OWNER, DockerFault, owner, owner_lives
+from harness.sandbox.daemon import KIND, OWNER, DockerFault, owner_lives, process_start
 
 SOCKET_PREFIX = "hg-"
 LONGEST_ROOT = 60  # bytes; a socket's path has at most 107, and the folder and the socket below take up to 46
@@ -34,7 +34,7 @@ def socket_root() -> Path:
 
 def socket_dir_prefix() -> str:
     """Names the owner in the folder's name, as labels do for containers."""
-    return f"{SOCKET_PREFIX}{owner().replace(':', '-')}-"
+    return f"{SOCKET_PREFIX}{os.getpid()}-{process_start(os.getpid())}-"
 
 
 def find(client: docker.DockerClient) -> Leftovers:
@@ -45,7 +45,8 @@ def find(client: docker.DockerClient) -> Leftovers:
     for folder in socket_root().glob(f"{SOCKET_PREFIX}*-*-*"):
         pid, started = folder.name.removeprefix(SOCKET_PREFIX).split("-")[:2]
         with contextlib.suppress(OSError):
-            if folder.is_dir() and folder.stat().st_uid == os.getuid() and not owner_lives(f"{pid}:{started}"):
+            mine = folder.is_dir() and folder.stat().st_uid == os.getuid()
+            if mine and pid.isdigit() and process_start(int(pid)) != started:
                 folders.append(folder)
     return Leftovers(dead, tuple(folders))
 

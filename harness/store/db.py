@@ -75,11 +75,15 @@ def writer_lock(path: Path, owner: str) -> Iterator[None]:
     """Hold the right to write runs into the database at `path`.
 
     `owner` says who holds it, for the sentence that another sweep is shown. The kernel frees the lock when the
-    holder dies, however it dies. Raises UserError when it is taken.
+    holder dies, however it dies. Raises UserError when it is taken, MachineError when the folder can't be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     lock = path.with_name(path.name + ".lock")
-    with lock.open("a+") as file:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        opened = lock.open("a+")
+    except OSError as error:
+        raise MachineError(f"the database {path} can't be written: {error.strerror}: {error.filename}") from error
+    with opened as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -36,7 +36,7 @@ from harness.meter.energy import EnergyMeter
 from harness.plan import make_plan
 from harness.run import Bench, Finished, execute
 from harness.sandbox.container import wait_for_removals
-from harness.sandbox.daemon import connect
+from harness.sandbox.daemon import KIND, OWNER, connect, owner
 from harness.spec import Spec
 from harness.store.artefacts import read
 from harness.suites import choose, load_suite
@@ -130,10 +130,18 @@ def _inside_s(log: bytes) -> float:
     return (int(found[2]) - int(found[1])) / 1e9
 
 
+def labels() -> dict[str, str]:
+    """Marks of a living owner, so that a sweep beside this benchmark leaves a bare container alone, and a later one
+    removes it if the benchmark was killed."""
+    return {KIND: "run", OWNER: owner()}
+
+
 def lives_by_command(image: str) -> None:
     """Two bare container lives, as a person types them."""
     for _ in range(2):
-        made = _docker("run", "-d", image, "sleep", "60")
+        made = _docker(
+            "run", "-d", *(f"--label={name}={value}" for name, value in labels().items()), image, "sleep", "60"
+        )
         try:
             _docker("exec", made, "true")
         finally:
@@ -150,7 +158,7 @@ def _docker(*words: str) -> str:
 def lives_by_library(client: docker.DockerClient, image: str) -> None:
     """The same where there is no docker command."""
     for _ in range(2):
-        made = client.containers.run(image, ["sleep", "60"], detach=True)
+        made = client.containers.run(image, ["sleep", "60"], detach=True, labels=labels())
         try:
             made.exec_run(["true"])
         finally:

@@ -98,12 +98,15 @@ def test_a_command_whose_container_is_killed_gives_an_exit_without_a_code(client
 
 
 def test_only_what_a_dead_harness_left_is_a_leftover(client: docker.DockerClient, tmp_path: Path) -> None:
+    host, user, namespace, pid, started = owner().split("/")
     assert owner_lives(owner())
-    assert not owner_lives("1:0")
+    assert not owner_lives(f"{host}/{user}/{namespace}/{pid}/1")
+    assert not owner_lives(f"{host}/{user}/{namespace}/999999999/{started}")
     assert not owner_lives(None)
+    assert owner_lives(f"elsewhere/{user}/{namespace}/{pid}/1")  # it can't be seen from here, so it is not ours
     dead, strange = [
         client.api.create_container(BASE, ["true"], labels=labels)["Id"]
-        for labels in ({KIND: "run", OWNER: "999999:1"}, {"somebody": "else"})
+        for labels in ({KIND: "run", OWNER: f"{host}/{user}/{namespace}/999999999/1"}, {"somebody": "else"})
     ]
     try:
         with running(client, BASE, kind="run", limits=LIMITS, files=tar_of({})) as mine:
