@@ -264,7 +264,7 @@ def run_row(
         "sandbox_peak_anon_bytes": usage.peak_anon_bytes,
         "sandbox_peak_cgroup_bytes": usage.peak_cgroup_bytes,
         "engine_peak_bytes": usage.engine_peak_bytes,
-        "num_ctx": model.num_ctx if model else None,
+        "num_ctx": _window(finished, planned),
         "num_predict": plan.spec.num_predict if model else None,
         "temperature": plan.temperature if model else None,
         "top_p": plan.top_p if model else None,
@@ -279,6 +279,14 @@ def run_row(
     }
 
 
+def _window(finished: Finished, planned: PlannedRun) -> int | None:
+    if planned.model is None:
+        return None
+    loaded = finished.readiness.loaded_context_tokens if finished.readiness else None
+    return loaded or planned.model.num_ctx
+
+
 def _flags(finished: Finished) -> Sequence[str]:
     kinds = {figure.kind for figure in finished.energy if figure.component == "total"}
-    return [*finished.flags, *(["energy_is_a_clock"] if "estimated_constant" in kinds else [])]
+    flags = [*finished.flags, *(f"engine: {note}" for note in (finished.readiness.notes if finished.readiness else ()))]
+    return [*flags, "energy_is_a_clock"] if "estimated_constant" in kinds else flags

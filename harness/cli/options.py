@@ -19,7 +19,8 @@ RunsDir = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
-WIDE = 160  # characters
+WIDE = 160  # characters of a line where nothing says how many there are
+SENTENCE = 32  # characters, from which on a cell may be folded
 
 
 def places(db: Path | None, runs_dir: Path | None) -> tuple[Path, Path]:
@@ -51,24 +52,25 @@ def print_table(title: str | None, columns: Sequence[str], rows: Sequence[Sequen
     from rich.console import Console
     from rich.table import Table
 
+    cells = [[shown(value) for value in row] for row in rows]
+    lengths = [max(len(row[number]) for row in [list(columns), *cells]) for number in range(len(columns))]
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for number, column in enumerate(columns):
         numeric = bool(rows) and all(isinstance(row[number], int | float | None) for row in rows)
-        longest = max(len(word) for row in [columns, *rows] for word in [*str(row[number]).split(), ""])
         table.add_column(
             column,
             justify="right" if numeric else "left",
             overflow="fold",
-            no_wrap=number == 0,
-            min_width=min(longest, WIDE // 4),
+            no_wrap=number == 0 or lengths[number] <= SENTENCE,
         )
-    for row in rows:
-        table.add_row(*[shown(value) for value in row])
+    for row in cells:
+        table.add_row(*row)
     console = Console()
     # A file or a pipe has no width of its own. A terminal that is too narrow wraps lines, which loses nothing; the
     # table would cut words and leave out columns.
-    least = min(console.measure(table, options=console.options.update(max_width=WIDE)).minimum, WIDE)
-    Console(width=max(console.width, least) if console.is_terminal else WIDE).print(table)
+    least = sum(length if number == 0 else min(length, SENTENCE) for number, length in enumerate(lengths))
+    needed = least + 3 * len(lengths)
+    Console(width=max(console.width, needed) if console.is_terminal else WIDE).print(table)
 
 
 def shown(value: Any) -> str:

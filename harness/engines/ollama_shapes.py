@@ -29,6 +29,7 @@ def chat_body(request: ChatRequest) -> dict[str, Any]:
         "model": request.model,
         "messages": _messages(request.messages),
         "stream": True,
+        "think": request.think,  # left out, Ollama lets every model think that can
         "truncate": False,
         "shift": False,
         "options": options,
@@ -37,8 +38,6 @@ def chat_body(request: ChatRequest) -> dict[str, Any]:
     # Ollama has no tool_choice: "none" is the one value that can be honoured, by offering nothing.
     if request.tools and request.tool_choice != "none":
         body["tools"] = list(request.tools)
-    if request.think:
-        body["think"] = True
     if request.response_format is not None:
         wanted = _format(request.response_format)
         if wanted is not None:

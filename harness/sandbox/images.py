@@ -21,7 +21,7 @@ import docker
 from docker.errors import APIError, BuildError, ImageNotFound
 
 from harness.errors import MachineError, UserError
-from harness.sandbox.daemon import KIND, DockerFault
+from harness.sandbox.daemon import DockerFault
 
 Say = Callable[[str], None]
 
@@ -134,9 +134,7 @@ def build(client: docker.DockerClient, context: Path, name: str, log: Path, say:
             stages.add(alias)
     say(f"building the image of {name}")
     try:
-        image, _ = client.images.build(
-            path=str(context), tag=tag, rm=True, forcerm=True, labels={KIND: "build", "harness.task": name}
-        )
+        image, _ = client.images.build(path=str(context), tag=tag, rm=True, forcerm=True, labels={"harness.task": name})
     except BuildError as error:
         lines = [str(part.get("stream") or part.get("error") or "") for part in error.build_log]
         log.parent.mkdir(parents=True, exist_ok=True)

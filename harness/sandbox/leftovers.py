@@ -40,7 +40,8 @@ def socket_dir_prefix() -> str:
 def find(client: docker.DockerClient) -> Leftovers:
     """Containers of ours, and folders of sockets, whose harness is dead."""
     containers = client.api.containers(all=True, filters={"label": KIND})
-    dead = tuple(c["Id"] for c in containers if OWNER in c["Labels"] and not owner_lives(c["Labels"][OWNER]))
+    # An image's labels are its containers' too: one that names no owner was started by somebody else.
+    dead = tuple(c["Id"] for c in containers if c["Labels"].get(OWNER) and not owner_lives(c["Labels"][OWNER]))
     folders = []
     for folder in socket_root().glob(f"{SOCKET_PREFIX}*-*-*"):
         pid, started = folder.name.removeprefix(SOCKET_PREFIX).split("-")[:2]

@@ -22,7 +22,7 @@ from harness.sandbox.daemon import KIND, OWNER, owner
 from harness.sandbox.tree import Base, agents_repository, create_base
 
 # Part of the tag: a change of how images are derived makes new ones.
-RECIPE = "1"
+RECIPE = "2"
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,8 @@ def _derive(client: docker.DockerClient, image: str, where: str, tag: str, git_d
             repository,
             version,
             conf={"Cmd": config.get("Cmd"), "Entrypoint": config.get("Entrypoint"), "WorkingDir": where,
-                  "Labels": {KIND: "build", "harness.base": image}},
+                  # The container's labels pass on to the image, and from there to a container that anyone starts.
+                  "Labels": {KIND: "", OWNER: "", "harness.base": image}},
         )  # fmt: skip
     finally:
         container.remove(force=True, v=True)

@@ -68,7 +68,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         "sandbox_peak_anon_bytes": "highest sampled anonymous memory of the sandbox",
         "sandbox_peak_cgroup_bytes": "the kernel's own peak for the sandbox, page cache included",
         "engine_peak_bytes": "highest sampled resident memory of the engine's processes",
-        "num_ctx": "window in tokens, as loaded",
+        "num_ctx": "window in tokens, as the engine reports it loaded, else as it was asked for",
         "num_predict": "limit on the tokens of one answer",
         "temperature": "sampling temperature",
         "top_p": "nucleus sampling; empty when not set",

@@ -25,7 +25,8 @@ def test_nothing_is_cut_or_shifted_and_every_limit_is_sent() -> None:
         "top_p": 0.9,
         "stop": ["x"],
     }
-    assert not {"think", "tools", "format"} & body.keys()
+    assert not {"tools", "format"} & body.keys()
+    assert body["think"] is False  # said, not left out: without it a model that can think does
 
 
 def test_a_conversation_with_tools() -> None:

@@ -139,6 +139,12 @@ def test_history_is_cut_to_one_commit_and_the_old_one_is_out_of_reach(
     prepared = prepare(client, str(image.id))
     again = prepare(client, str(image.id))
     assert again.image == prepared.image
+    # A person's own container of our image carries nothing that would have it removed.
+    theirs = client.api.create_container(prepared.image, ["true"])["Id"]
+    try:
+        assert theirs not in leftovers.find(client).containers
+    finally:
+        client.api.remove_container(theirs)
     with running(client, prepared.image, kind="run", limits=LIMITS, files=tar_of({})) as container:
         script = (
             "cd /testbed; git rev-list --all --count; git tag; git remote; git status --porcelain; cat fix.py; "
