@@ -17,7 +17,8 @@ from harness.errors import UserError, nearest
 from harness.spec import expected
 
 NETWORK_COMMANDS = re.compile(
-    r"^\s*[^#\n]*\b(apt-get|apt install|pip3? install|uvx?|npm (?:install|ci)|wget|curl\s[^\n]*https?://(?!localhost|127\.))",
+    r"^[^#\n]*?\b(apt-get|apt install|pip3? install|uvx?|npm (?:install|ci)|wget"
+    r"|curl\s[^\n]*?https?://(?!localhost|127\.)\S*)(?=\s|$)",
     re.MULTILINE,
 )
 EXPECTED = {"environment.workdir": 'an absolute path such as "/testbed"'}

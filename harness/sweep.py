@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
+import sqlite3
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -184,7 +185,13 @@ def _run_all(bench: Bench, db: Database, progress: Progress, result: Result, mac
             continue
         if bench.cancelled.wait(bench.plan.spec.rest_s if result.rows else 0):
             break
-        row = _one_run(bench, db, progress, planned, attempts.get(planned.position, 0) + 1, machine_id)
+        try:
+            row = _one_run(bench, db, progress, planned, attempts.get(planned.position, 0) + 1, machine_id)
+        except (OSError, sqlite3.OperationalError) as error:
+            raise MachineError(
+                f"run {planned.position} can't be stored ({error}): the {len(result.rows)} runs before it are; "
+                f"mend that and continue with `harness sweep --resume {result.sweep_id}`"
+            ) from error
         if row is None:
             break
         result.rows.append(row)

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
-from harness.cli.sweep import sweep
+from harness.cli import app
 from harness.errors import UserError
 from harness.spec import Spec, flag_of, read_spec
 
@@ -33,9 +34,9 @@ def test_a_wrong_value_in_the_file_does_not_matter_once_a_flag_replaces_it(tmp_p
 def test_without_a_file_the_stored_spec_stands_for_it() -> None:
     stored = Spec(agents=["nop"], limit=2).model_dump()
     assert read_spec(None, {"limit": None}, stored) == Spec(agents=["nop"], limit=2)
-    with pytest.raises(UserError, match="^--max-calls: expected 1 or more, found 0$"):
+    with pytest.raises(UserError, match=r"^--max-calls: expected 1 or more, found 0$"):
         read_spec(None, {"max_calls": 0}, stored)
-    with pytest.raises(UserError, match="^the stored spec: order: expected 'shuffled' or 'listed', found 'up'$"):
+    with pytest.raises(UserError, match=r"^the stored spec: order: expected 'shuffled' or 'listed', found 'up'$"):
         read_spec(None, {}, stored | {"order": "up"})
 
 
@@ -111,12 +112,7 @@ def test_a_wrong_flag_is_one_sentence_with_its_own_name(flags: dict[str, Any], s
 
 
 def test_every_field_has_a_flag_of_the_name_that_its_errors_give() -> None:
-    from typing import get_args, get_type_hints
-
-    given = {
-        word
-        for name, hint in get_type_hints(sweep, include_extras=True).items()
-        for option in get_args(hint)[1:]
-        for word in getattr(option, "param_decls", None) or ["--" + name.replace("_", "-")]
+    command = typer.main.get_command(app).commands["sweep"]
+    assert {flag_of(field) for field in Spec.model_fields} <= {
+        name for option in command.params for name in option.opts
     }
-    assert {flag_of(field) for field in Spec.model_fields} <= given

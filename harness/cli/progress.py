@@ -37,6 +37,7 @@ class SweepView:
             console=console,
         )
         self._total = self._bar.add_task("runs", total=len(plan.runs), completed=already)
+        self.running = False  # whether a run has begun
         self._now = ""
         self._since = time.monotonic()
         self._live = Live(get_renderable=self._render, console=console, refresh_per_second=4, transient=True)
@@ -56,6 +57,7 @@ class SweepView:
             self._console.print(text, markup=False, highlight=False)
 
     def run_started(self, planned: PlannedRun, attempt: int) -> None:
+        self.running = True
         again = f" (try {attempt})" if attempt > 1 else ""
         self._run = f"{planned.agent.name} × {planned.model_name} × {planned.task.name}{again}"
         self._since = time.monotonic()

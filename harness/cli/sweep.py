@@ -15,6 +15,9 @@ from harness.cli.options import Db, Json, RunsDir, places, print_json, print_tab
 from harness.errors import UserError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
+    from harness.cli.progress import SweepView
     from harness.manifests import Agent, Unusable
     from harness.plan import Model, Plan
     from harness.spec import Spec
@@ -128,7 +131,7 @@ def _run(
             already = 0
             if stored:
                 already = db.table("runs").count_where("sweep_id = ?", [stored["sweep_id"]])
-            with SweepView(plan, console, already) as view, _interrupts(cancelled, console):
+            with SweepView(plan, console, already) as view, _interrupts(cancelled, view, console):
                 return run_sweep(plan, client, db, folder, view, cancelled, stored), plan
     finally:
         for model in plan.models:
@@ -177,11 +180,14 @@ def _models(wanted: Spec, agents: list[Agent], pull: bool) -> dict[str, Model]:
 
 
 @contextlib.contextmanager
-def _interrupts(cancelled: threading.Event, console: Any) -> Iterator[None]:
-    """The first Ctrl-C or SIGTERM ends the run under way and cleans up; the second ends everything at once."""
+def _interrupts(cancelled: threading.Event, view: SweepView, console: Console) -> Iterator[None]:
+    """The first Ctrl-C or SIGTERM ends the run under way and cleans up; the second ends everything at once.
+
+    Before the first run there is none to end: images and bundles clean up after themselves.
+    """
 
     def on_signal(number: int, _: object) -> None:
-        if cancelled.is_set():
+        if cancelled.is_set() or not view.running:
             raise KeyboardInterrupt
         cancelled.set()
         console.print("stopping: the run under way is given up; once more to stop without cleaning")
