@@ -206,7 +206,10 @@ def select_agents(names: Sequence[str]) -> tuple[list[Agent], list[Unusable]]:
     chosen: list[Agent] = []
     for name in names:
         if os.sep in name or name in (".", ".."):
-            chosen.append(load_agent(Path(name).expanduser()))
+            try:
+                chosen.append(load_agent(Path(name).expanduser()))
+            except (OSError, RuntimeError) as error:  # a name that is too long; ~ of nobody
+                raise UserError(f"{name[:80]!r} is no folder of an agent: {error}") from error
         elif name == "all":
             chosen += [agent for agent in found if agent.manifest.group == "framework"]
         elif matching := [agent for agent in found if agent.name == name]:
@@ -262,7 +265,11 @@ def _first_problem(error: ValidationError) -> str:
 
 def _check_hashes(lock: Path) -> None:
     """Raises UserError for a requirement without a hash. uv would refuse it too, but half a build later."""
-    logical_lines = lock.read_text(encoding="utf-8").replace("\\\n", " ").splitlines()
+    try:
+        text = lock.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{lock}: can't be read: {error}") from error
+    logical_lines = text.replace("\\\n", " ").splitlines()
     for line in logical_lines:
         if line.strip() and not line.lstrip().startswith(("#", "-")) and "--hash=" not in line:
             raise UserError(

@@ -51,6 +51,7 @@ class Bench:
     """What the runs of a sweep share."""
 
     client: docker.DockerClient
+    cores: int  # that Docker has
     plan: Plan
     sweep_id: str
     runs_dir: Path
@@ -103,7 +104,7 @@ def execute(bench: Bench, planned: PlannedRun, run_id: str, on_stage: Callable[[
             graded_from = time.monotonic()
             finished.grade = grade(
                 bench.client, planned.task, bench.images[planned.task.name], finished.patch,
-                _limits(bench.plan, planned, planned.task.test_timeout_s), sweep=bench.sweep_id, run=run_id,
+                _limits(bench, planned, planned.task.test_timeout_s), sweep=bench.sweep_id, run=run_id,
             )  # fmt: skip
             finished.grading_s = time.monotonic() - graded_from
     except MachineError as error:
@@ -146,7 +147,7 @@ def _agent_stage(
                 )
             visit = guest.Visit(planned, plan, prepared.workdir, bundle, door.key if door else None)
             with running(
-                bench.client, prepared.image, kind="run", limits=_limits(plan, planned, plan.spec.time_limit_s),
+                bench.client, prepared.image, kind="run", limits=_limits(bench, planned, plan.spec.time_limit_s),
                 files=visit.files(), sweep=bench.sweep_id, run=run_id,
                 mounts=visit.mounts(socket_dir if door else None),
             ) as container:  # fmt: skip
@@ -320,11 +321,11 @@ def _policy(plan: Plan, planned: PlannedRun) -> Policy:
     )
 
 
-def _limits(plan: Plan, planned: PlannedRun, longest_s: float) -> Limits:
+def _limits(bench: Bench, planned: PlannedRun, longest_s: float) -> Limits:
     """The sweep's limits, where it sets them. Else a task that asks for more than the defaults gets it."""
-    spec, task = plan.spec, planned.task
+    spec, task = bench.plan.spec, planned.task
     return Limits(
-        cpus=spec.cpus or max(DEFAULT_CPUS, task.cpus or 0),
+        cpus=spec.cpus or max(min(DEFAULT_CPUS, bench.cores), task.cpus or 0),
         memory_bytes=(spec.memory_mb << 20) if spec.memory_mb else max(DEFAULT_MEMORY_BYTES, task.memory_bytes or 0),
         disk_bytes=(spec.disk_mb << 20) if spec.disk_mb else max(DEFAULT_DISK_BYTES, task.storage_bytes or 0),
         deadline_s=longest_s + HOUSEKEEPING_S,

@@ -67,10 +67,12 @@ def check_same(stored: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Raises UserError that shows what differs between a stored sweep and one that wants to continue it."""
     before, after = _flat(stored), _flat(json.loads(json.dumps(now)))
     changed = [
-        f"{key}: {before.get(key, 'nothing')} -> {after.get(key, 'nothing')}"
+        f"{key}: {before.get(key, 'nothing')[:60]} -> {after.get(key, 'nothing')[:60]}"
         for key in sorted(before.keys() | after.keys())
         if before.get(key) != after.get(key)
     ]
+    # The list of runs follows from the rest: it is the difference only where nothing else is.
+    changed = [line for line in changed if not line.startswith("runs: ")] or changed
     if changed:
         shown = "; ".join(changed[:6]) + (f"; and {len(changed) - 6} more" if len(changed) > 6 else "")
         raise UserError(
@@ -105,6 +107,20 @@ def check_space(runs_dir: Path) -> None:
         )
 
 
+def check_cores(cores: int, plan: Plan) -> None:
+    """Raises UserError when a sandbox would need more cores than Docker has: no container could start."""
+    if plan.spec.cpus:
+        if plan.spec.cpus > cores:
+            raise UserError(f"--cpus {plan.spec.cpus:g} is more than Docker has here: {cores}")
+        return
+    for task in plan.suite.tasks:
+        if task.cpus and task.cpus > cores:
+            raise UserError(
+                f"{task.folder / 'task.toml'}: environment.cpus: {task.cpus:g} is more than Docker has here ({cores}): "
+                "give --cpus to run it with fewer"
+            )
+
+
 def run_sweep(
     plan: Plan,
     client: docker.DockerClient,
@@ -122,6 +138,8 @@ def run_sweep(
     leftovers.remove(client, leftovers.find(client))
     if resume is not None:
         check_same(json.loads(resume["resolved"]), plan.resolved())
+    cores = int(client.info()["NCPU"])
+    check_cores(cores, plan)
     prepared = prepare_images(client, plan, runs_dir, progress)
     bundles = {}
     for agent in plan.agents:
@@ -145,7 +163,7 @@ def run_sweep(
     engines: dict[str, Engine] = {model.info.engine: model.engine for model in plan.models}
     gateways = {name: Gateway(engine) for name, engine in engines.items()}
     energy = EnergyMeter()
-    bench = Bench(client, plan, result.sweep_id, runs_dir, prepared, bundles, gateways, energy, cancelled)
+    bench = Bench(client, cores, plan, result.sweep_id, runs_dir, prepared, bundles, gateways, energy, cancelled)
     try:
         _run_all(bench, db, progress, result, machine.machine_id(facts))
     finally:
@@ -167,7 +185,7 @@ def prepare_images(client: docker.DockerClient, plan: Plan, runs_dir: Path, prog
         name = f"{task.suite}/{task.name}"
         log = runs_dir / "logs" / f"build-{task.suite}-{task.name}.log"
         image = images.build(client, task.environment, name, log, progress.say)
-        prepared[task.name] = prepare(client, image, task.workdir)
+        prepared[task.name] = prepare(client, image, name, task.workdir)
     return prepared
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import sys
 from typing import Annotated
 
@@ -50,6 +52,9 @@ app.add_typer(db.app, name="db")
 
 def main() -> None:
     """Entry point. A user's mistake ends with 2, a fault of the machine with 1, each with one sentence."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that can't show a letter loses that letter, no more
     try:
         app()
     except HarnessError as error:
@@ -58,7 +63,8 @@ def main() -> None:
     except KeyboardInterrupt:
         print("harness: interrupted", file=sys.stderr)
         sys.exit(130)
-    except BrokenPipeError:
-        # The reader (head, less) has seen enough.
-        sys.stderr.close()
-        sys.exit(0)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        print(f"harness: no space is left: {error}", file=sys.stderr)
+        sys.exit(1)

@@ -74,6 +74,9 @@ class SweepView:
         line.append(f" {planned.agent.name} × {planned.model_name} × {planned.task.name}")
         line.append(f"  ({row['ended_by']}{calls})", style="dim")
         self._console.print(line, soft_wrap=True)
+        if word in ("invalid", "ungraded"):
+            reason = row["ended_detail"] if word == "invalid" else row["verdict_detail"]
+            self._console.print(f"           {reason}", soft_wrap=True, markup=False, highlight=False)
 
     def _render(self) -> RenderableType:
         return Group(self._bar, Text(f"{self._now}  {time.monotonic() - self._since:.0f} s", style="dim"))

@@ -75,27 +75,22 @@ def sweep(
         raise UserError(f"{sweep_id!r}: a sweep is named only to continue it: harness sweep --resume {sweep_id}")
     database, folder = places(db, runs_dir)
     if resume:
-        result, plan = _resumed(sweep_id, spec, flags, pull, database, folder, as_json)
+        stored, wanted = _stored(sweep_id, spec, flags, database)
     else:
         from harness.spec import read_spec
 
-        wanted = read_spec(spec, flags)
-        if dry_run:
-            _print_plan(_plan(wanted, pull), as_json)
-            return
-        result, plan = _run(wanted, pull, database, folder, as_json)
+        stored, wanted = None, read_spec(spec, flags)
+    if dry_run:
+        _print_plan(_plan(wanted, pull), as_json)
+        return
+    result, plan = _run(wanted, pull, database, folder, as_json, stored)
     _finish(result, plan, database, folder, as_json)
 
 
-def _resumed(
-    sweep_id: str | None,
-    file: Path | None,
-    flags: dict[str, Any],
-    pull: bool,
-    database: Path,
-    folder: Path,
-    quiet: bool,
-) -> tuple[Result, Plan]:
+def _stored(
+    sweep_id: str | None, file: Path | None, flags: dict[str, Any], database: Path
+) -> tuple[dict[str, Any], Spec]:
+    """The sweep to continue, and the spec to continue it with."""
     import json
 
     from harness.spec import read_spec
@@ -105,12 +100,11 @@ def _resumed(
     with contextlib.closing(read_store(database)) as db:
         stored = find_sweep(db, sweep_id)
     # Without a spec file the stored spec is the file; what is given besides must come to the same sweep.
-    wanted = read_spec(file, flags, json.loads(stored["spec"]))
-    return _run(wanted, pull, database, folder, quiet, stored)
+    return stored, read_spec(file, flags, json.loads(stored["spec"]))
 
 
 def _run(
-    wanted: Spec, pull: bool, database: Path, folder: Path, quiet: bool, stored: dict[str, Any] | None = None
+    wanted: Spec, pull: bool, database: Path, folder: Path, quiet: bool, stored: dict[str, Any] | None
 ) -> tuple[Result, Plan]:
     from rich.console import Console
 
@@ -156,6 +150,10 @@ def _models(wanted: Spec, agents: list[Agent], pull: bool) -> dict[str, Model]:
     from harness.plan import resolve_model
 
     if not any(agent.manifest.calls_model for agent in agents):
+        for text in wanted.models:
+            split_model(text)
+        if wanted.models:
+            typer.echo("no agent of this sweep calls a model: --models is left aside", err=True)
         return {}
     by_engine: dict[str, list[str]] = {}
     for text in dict.fromkeys(wanted.models):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,6 +26,8 @@ def split_model(text: str) -> tuple[str, str]:
     engine, name = (prefix, rest) if slash and prefix in PREFIXES else ("ollama", text)
     if not name.strip():
         raise UserError(f"the model {text!r} has no name; write [engine/]name, as in llamacpp/smollm2:135m")
+    if engine == "ollama" and slash and (meant := difflib.get_close_matches(prefix, PREFIXES, n=1, cutoff=0.8)):
+        raise UserError(f"unknown engine {prefix!r} in the model {text!r}; did you mean {meant[0]}/{rest}?")
     return engine, name
 
 
@@ -33,9 +37,14 @@ def open_engine(prefix: str, model_names: Sequence[str]) -> Engine:
     Raises UserError for an unknown engine, one whose extra is not installed, or a script that is malformed.
     """
     if prefix == "ollama":
-        from harness.engines.ollama import Ollama
+        try:
+            # The library makes a client of its own when it is imported.
+            from harness.engines.ollama import Ollama
 
-        return Ollama()
+            return Ollama()
+        except ValueError:
+            host = os.environ.get("OLLAMA_HOST")
+            raise UserError(f"OLLAMA_HOST={host} is no address; write host:port or http://host:port") from None
     if prefix == "llamacpp":
         from harness.engines.llamacpp import LlamaCpp
 

@@ -77,8 +77,12 @@ def locate(model: str) -> Path:
     Raises UserError for an unknown name, a missing file, and a built-in that is not fetched yet.
     """
     if model.endswith(".gguf"):
-        path = Path(model).expanduser().absolute()
-        if not path.is_file():
+        try:
+            path = Path(model).expanduser().absolute()
+            found = path.is_file()
+        except (OSError, RuntimeError) as error:  # a name that is too long; ~ of nobody
+            raise UserError(f"{model[:80]!r} is no model file: {error}") from error
+        if not found:
             raise UserError(f"there is no model file {path}")
         return path
     if model not in BUILTIN:

@@ -44,7 +44,7 @@ def ensure_base(client: docker.DockerClient, tag: str, say: Say) -> None:
         client.images.pull(tag)
         return
     except DockerFault as error:
-        pull_error = str(error).splitlines()[0][:200]
+        pull_error = (getattr(error, "explanation", None) or str(error)).splitlines()[0]
     made_here = DEBIAN.match(tag)
     if made_here is None:
         raise MachineError(

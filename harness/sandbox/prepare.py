@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 
 import docker
 from docker.errors import APIError, ImageNotFound, NotFound
+from docker.models.images import Image
 
 from harness import paths
 from harness.errors import MachineError, UserError
@@ -32,8 +33,8 @@ class Prepared:
     base: Base
 
 
-def prepare(client: docker.DockerClient, image: str, workdir: str | None = None) -> Prepared:
-    """Derive the image an agent gets from `image` (an id), or find it made already.
+def prepare(client: docker.DockerClient, image: str, name: str, workdir: str | None = None) -> Prepared:
+    """Derive the image an agent gets from `image` (an id), or find it made already. `name` is the task's, for people.
 
     `workdir` defaults to the image's own. Raises UserError when the image has no work directory or it does not
     exist, MachineError when Docker fails.
@@ -43,7 +44,7 @@ def prepare(client: docker.DockerClient, image: str, workdir: str | None = None)
         where = workdir or found.attrs["Config"].get("WorkingDir") or ""
         if where in ("", "/"):
             raise UserError(
-                f"image {image} has no work directory: give its Dockerfile a WORKDIR that holds the repository"
+                f"the image of {name} has no work directory: give its Dockerfile a WORKDIR that holds the repository"
             )
         key = str(found.id).removeprefix("sha256:")[:20] + f"-{RECIPE}"
         git_dir = paths.cache() / "bases" / f"{key}.git"
@@ -52,16 +53,16 @@ def prepare(client: docker.DockerClient, image: str, workdir: str | None = None)
             try:
                 derived = client.images.get(tag)
             except ImageNotFound:
-                derived = _derive(client, str(found.id), where, tag, git_dir)
+                derived = _derive(client, str(found.id), where, tag, git_dir, name)
             if not git_dir.is_dir():
-                _read_base(client, str(derived.id), where, git_dir)
+                _read_base(client, str(derived.id), where, git_dir, name)
     except APIError as error:
-        raise MachineError(f"image {image} can't be prepared: {error.explanation or error}") from error
+        raise MachineError(f"the image of {name} can't be prepared: {error.explanation or error}") from error
     return Prepared(str(derived.id), where, Base(git_dir))
 
 
-def _derive(client: docker.DockerClient, image: str, where: str, tag: str, git_dir: Path) -> object:
-    base = _read_base(client, image, where, git_dir)
+def _derive(client: docker.DockerClient, image: str, where: str, tag: str, git_dir: Path, name: str) -> Image:
+    base = _read_base(client, image, where, git_dir, name)
     # Its own git directory goes in a layer of its own: what is removed there is out of an agent's reach.
     container = client.containers.create(
         image,
@@ -75,7 +76,7 @@ def _derive(client: docker.DockerClient, image: str, where: str, tag: str, git_d
         container.start()
         status = container.wait(timeout=120)["StatusCode"]
         if status != 0:
-            raise UserError(f"image {image} has no working /bin/sh: a task's image needs one (exit code {status})")
+            raise UserError(f"the image of {name} has no working /bin/sh: it needs one (exit code {status})")
         folder = PurePosixPath(where)
         container.put_archive(str(folder.parent), agents_repository(base, folder.name))
         repository, _, version = tag.partition(":")
@@ -91,7 +92,7 @@ def _derive(client: docker.DockerClient, image: str, where: str, tag: str, git_d
         container.remove(force=True, v=True)
 
 
-def _read_base(client: docker.DockerClient, image: str, where: str, git_dir: Path) -> Base:
+def _read_base(client: docker.DockerClient, image: str, where: str, git_dir: Path, name: str) -> Base:
     container = client.containers.create(
         image, ["true"], labels={KIND: "build", OWNER: owner()}, network_mode="none", entrypoint=""
     )
@@ -99,7 +100,7 @@ def _read_base(client: docker.DockerClient, image: str, where: str, git_dir: Pat
         chunks, _ = container.get_archive(where)
         return create_base(git_dir, io.BytesIO(b"".join(chunks)))
     except NotFound as error:
-        raise UserError(f"image {image} has no folder {where}: its WORKDIR has to hold the repository") from error
+        raise UserError(f"the image of {name} has no folder {where}: its WORKDIR has to hold the repository") from error
     finally:
         container.remove(force=True, v=True)
 

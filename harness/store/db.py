@@ -30,6 +30,9 @@ def open_store(path: Path) -> Database:
         db = Database(path)
         db.execute("PRAGMA busy_timeout = 10000")
         db.execute("PRAGMA foreign_keys = ON")
+        tables = db.table_names()
+        if tables and "migrations" not in tables:
+            raise UserError(f"{path} is a database, but none of the harness: name another file with --db")
         db.enable_wal()
         migrate(db)
         _write_meanings(db)
@@ -46,7 +49,10 @@ def read_store(path: Path) -> Database:
     """Open an existing database for reading. Raises UserError when there is none at `path`."""
     if not path.is_file():
         raise UserError(f"there is no database at {path}: run `harness sweep` first, or name another one with --db")
-    return open_store(path)
+    if os.access(path, os.W_OK) and os.access(path.parent, os.W_OK):
+        return open_store(path)
+    # Another user's, or an archived one: WAL would need its folder, so what has reached the file itself is read.
+    return Database(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True))
 
 
 def _write_meanings(db: Database) -> None:

@@ -109,7 +109,7 @@ def find_sweep(db: Database, sweep_id: str | None) -> dict[str, Any]:
     """A sweep by its id (or its beginning), or the newest. Raises UserError when there is none such."""
     sweeps: list[dict[str, Any]] = list(db.query("SELECT * FROM sweeps ORDER BY created_at DESC, rowid DESC"))
     if not sweeps:
-        raise UserError("the database holds no sweep yet: start one with `harness sweep`")
+        raise UserError("the database holds no sweep yet: start one with `harness sweep`, or name another with --db")
     if sweep_id is None:
         return sweeps[0]
     matching = [sweep for sweep in sweeps if sweep["sweep_id"].startswith(sweep_id)]

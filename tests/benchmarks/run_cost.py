@@ -105,7 +105,7 @@ def bench_for(client: docker.DockerClient, folder: Path, task: str) -> Iterator[
     energy = EnergyMeter()
     try:
         print(f"energy: {energy.problem or 'codecarbon, as in a sweep'}", file=sys.stderr)
-        yield Bench(client, plan, "benchmark", folder, images, {}, {}, energy, threading.Event())
+        yield Bench(client, client.info()["NCPU"], plan, "benchmark", folder, images, {}, {}, energy, threading.Event())
     finally:
         energy.stop()
         wait_for_removals()

@@ -41,7 +41,8 @@ def task() -> Task:
 @pytest.fixture(scope="module")
 def prepared(client: docker.DockerClient, task: Task, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     log = tmp_path_factory.mktemp("log") / "build.log"
-    return prepare(client, build(client, task.environment, f"smoke/{task.name}", log, print))
+    name = f"smoke/{task.name}"
+    return prepare(client, build(client, task.environment, name, log, print), name)
 
 
 def with_tests(task: Task, folder: Path, script: str) -> Task:

@@ -379,3 +379,47 @@ def test_a_reader_that_has_seen_enough_and_one_without_utf8(tmp_path: Path) -> N
     assert listed.stdout.isascii()
     assert b"slugify-accents" in listed.stdout
     assert listed.stderr == b""
+
+
+def test_resuming_can_be_rehearsed_and_runs_nothing(run: Type, database: Path) -> None:
+    before = database.read_bytes()
+    said = run("sweep", "--resume", "--dry-run", "--db", str(database))
+    assert said.code == 0, said.err
+    assert "nothing was run" in said.out
+    assert database.read_bytes() == before
+
+
+def test_a_strangers_database_gets_no_tables_of_ours(run: Type, tmp_path: Path) -> None:
+    path = tmp_path / "photos.db"
+    with sqlite3.connect(path) as db:
+        db.execute("CREATE TABLE photos (name TEXT)")
+    said = run("runs", "list", "--db", str(path))
+    assert (said.code, said.sentence()) == (
+        2,
+        f"{path} is a database, but none of the harness: name another file with --db",
+    )
+    with sqlite3.connect(path) as db:
+        assert db.execute("SELECT name FROM sqlite_master").fetchall() == [("photos",)]
+
+
+@pytest.mark.docker
+@pytest.mark.usefixtures("servers")
+def test_more_cores_than_there_are(run: Type, tmp_path: Path) -> None:
+    said = run(*ORACLE, "--cpus", "4096")
+    assert said.code == 2
+    assert said.sentence().startswith("--cpus 4096 is more than Docker has here: ")
+    assert not list((tmp_path / "runs").glob("*/*"))
+
+
+def test_models_that_nobody_calls_are_mentioned(run: Type) -> None:
+    said = run(*ORACLE, "--models", "gemma3:4b", "--dry-run")
+    assert said.code == 0
+    assert "no agent of this sweep calls a model" in said.err
+
+
+def test_a_slip_in_the_name_of_an_engine_is_recognised(run: Type) -> None:
+    said = run("sweep", "--agents", "mini-swe-agent", "--models", "llamacp/smollm2:135m", "--dry-run")
+    assert (said.code, said.sentence()) == (
+        2,
+        "unknown engine 'llamacp' in the model 'llamacp/smollm2:135m'; did you mean llamacpp/smollm2:135m?",
+    )

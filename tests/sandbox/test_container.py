@@ -136,8 +136,8 @@ def test_history_is_cut_to_one_commit_and_the_old_one_is_out_of_reach(
         " && git remote add origin https://example.invalid/x.git\n"
     )
     image, _ = client.images.build(path=str(tmp_path), tag="harness-test/history", rm=True, labels={KIND: "build"})
-    prepared = prepare(client, str(image.id))
-    again = prepare(client, str(image.id))
+    prepared = prepare(client, str(image.id), "history")
+    again = prepare(client, str(image.id), "history")
     assert again.image == prepared.image
     # A person's own container of our image carries nothing that would have it removed.
     theirs = client.api.create_container(prepared.image, ["true"])["Id"]
