@@ -21,7 +21,7 @@ HEADINGS = {
     "input_tokens": "tokens in",
     "output_tokens": "tokens out",
     "agent_s": "agent s",
-    "energy_j": "energy J",
+    "energy": "energy J",
     "energy_kind": "energy kind",
     "sandbox_mb": "sandbox MB",
     "engine_mb": "engine MB",
@@ -59,8 +59,7 @@ def cells(db: Database, sweep_id: str) -> list[dict[str, Any]]:
     runs = list(db.query("SELECT * FROM runs_summary WHERE sweep_id = ? ORDER BY agent, engine, model", [sweep_id]))
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for run in runs:
-        label = run["model"] if run["engine"] in ("ollama", "none") else f"{run['engine']}/{run['model']}"
-        groups.setdefault((run["agent"], label), []).append(run)
+        groups.setdefault((run["agent"], label(run["engine"], run["model"])), []).append(run)
     return [_cell(agent, model, group) for (agent, model), group in groups.items()]
 
 
@@ -89,11 +88,21 @@ def _cell(agent: str, model: str, group: Sequence[dict[str, Any]]) -> dict[str, 
         "output_tokens": _mean(run["output_tokens"] for run in valid),
         "agent_s": _mean(run["agent_s"] for run in valid),
         "energy_j": energy_j,
-        "energy": None if energy_j is None else f"{energy_j:,.0f}{MARKS[kinds[0]]}",
+        "energy": marked(energy_j, kinds[0]) if alike else None,
         "energy_kind": ", ".join(kinds) or None,
         "sandbox_mb": _mean(_mb(run["sandbox_peak_anon_bytes"]) for run in valid),
         "engine_mb": _mean(_mb(run["engine_peak_bytes"]) for run in valid),
     }
+
+
+def marked(joules: float | None, kind: str) -> str | None:
+    """An energy with the mark of its kind; None when it is unknown."""
+    return None if joules is None else f"{joules:,.0f}{MARKS[kind]}"
+
+
+def label(engine: str, model: str) -> str:
+    """A model as it is named on the command line."""
+    return model if engine in ("ollama", "none") else f"{engine}/{model}"
 
 
 def energy_note(rows: Sequence[dict[str, Any]]) -> str | None:
@@ -114,6 +123,7 @@ def page(db: Database, sweep_id: str) -> str:
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["shown"] = shown
+    environment.globals.update(label=label, marked=marked)
     return environment.get_template("summary.html.j2").render(
         sweep=sweep,
         spec=json.loads(sweep["spec"]),

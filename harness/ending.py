@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from harness.gateway.ledger import CallRecord
 from harness.outcome import EndedBy
+from harness.sandbox.container import State
 
 
 @dataclass(frozen=True)
@@ -14,7 +15,7 @@ class Evidence:
     """What is known when the runner has ended by itself."""
 
     exit_code: int | None  # None: it ended with its container
-    container_alive: bool
+    container: State  # when the runner had ended
     oom_kills: int | None
     claimed: str | None  # the status in the result file; None without one
     calls: Sequence[CallRecord]  # those that the engine was asked for
@@ -27,10 +28,15 @@ def name_the_ending(seen: Evidence) -> tuple[EndedBy, str | None]:
     The agent's own word is believed only where nothing the harness saw says otherwise.
     """
     last = seen.calls[-1] if seen.calls else None
-    if seen.oom_kills and seen.exit_code != 0:
+    if (seen.oom_kills and seen.exit_code != 0) or seen.container.out_of_memory:
         return "oom", "the kernel killed a process: the sandbox was out of memory"
-    if seen.exit_code is None or not seen.container_alive:
-        return "sandbox_error", "the sandbox died under the agent"
+    if seen.container.word == "gone":
+        return "sandbox_error", "the sandbox is gone, or Docker does not answer"
+    if seen.container.word == "ended":
+        # Its first process only sleeps, nobody of ours ended it, and its deadline is far.
+        return "crashed", "the agent ended its own sandbox"
+    if seen.exit_code is None:
+        return "sandbox_error", "Docker did not tell how the runner ended"
     if last and last.status == "context_overflow":
         return "context_overflow", last.error
     if last and last.status in ("engine_error", "timeout"):
@@ -47,4 +53,6 @@ def name_the_ending(seen: Evidence) -> tuple[EndedBy, str | None]:
         return "budget_calls", f"the framework stopped at the limit of {seen.max_calls} calls"
     if seen.claimed == "limit":
         return "gave_up", "the framework met a limit of its own"
-    return "submitted", "the runner left no result file" if seen.claimed is None else None
+    if seen.claimed == "submitted":
+        return "submitted", None
+    return "gave_up", "the runner left no result file" if seen.claimed is None else "its result file can't be read"

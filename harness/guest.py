@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from docker.types import Mount
 from harness import paths
 from harness.plan import Plan, PlannedRun
 from harness.sandbox.bundle import Bundle
-from harness.sandbox.container import Container, SandboxError, tar_of
+from harness.sandbox.container import Container, Running, SandboxError, tar_of
 
 HOME = "/opt/harness"
 AGENT = f"{HOME}/agent"
@@ -89,10 +90,12 @@ class Visit:
             said = output.decode(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
             raise SandboxError(f"the way to the gateway can't be opened in the sandbox: {said[0]}")
 
-    def begin(self, container: Container) -> str:
-        """Make the agent's command ready; returns its id."""
+    def begin(self, container: Container, sink: Callable[[bytes], None]) -> Running:
+        """Start the agent, its output to `sink`."""
         command = self.planned.agent.command(AGENT, self.bundle.python if self.bundle else None)
-        return container.begin(["sh", "-c", WRAPPER, "sh", *command], workdir=self.workdir, env=self._environment())
+        return container.begin(
+            ["sh", "-c", WRAPPER, "sh", *command], workdir=self.workdir, env=self._environment(), sink=sink
+        )
 
     def terminate(self, container: Container) -> None:
         """Ask the runner and what it started to end."""
@@ -157,6 +160,6 @@ def claim(content: bytes) -> str | None:
     """The status that a result file claims, or "unreadable". Anything may stand in it: an agent wrote it."""
     try:
         status = json.loads(content)["status"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return "unreadable"
     return status if status in STATUSES else "unreadable"

@@ -47,7 +47,7 @@ class Ending:
 
 ENDINGS: dict[EndedBy, Ending] = {
     "submitted": Ending("agent", False, True, "the agent ended by itself and says that it is done"),
-    "gave_up": Ending("agent", False, True, "the agent ended by itself without a claim to be done"),
+    "gave_up": Ending("agent", False, True, "the agent ended by itself and does not say that it is done"),
     "crashed": Ending("agent", False, True, "the agent's process ended with an error"),
     "format_failure": Ending("agent", False, True, "the agent could not make sense of the model's answers"),
     "budget_calls": Ending("limit", False, True, "the limit on calls was reached"),

@@ -41,6 +41,12 @@ class PlannedRun:
     seed: int
 
     @property
+    def label(self) -> str:
+        """For people: who, with what, on what."""
+        again = f" #{self.repetition}" if self.repetition > 1 else ""
+        return f"{self.agent.name} × {self.model.label if self.model else 'none'} × {self.task.name}{again}"
+
+    @property
     def engine_name(self) -> str:
         return self.model.info.engine if self.model else "none"
 

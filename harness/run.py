@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import shutil
 import tarfile
@@ -11,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import docker
@@ -23,23 +25,24 @@ from harness.errors import MachineError
 from harness.gateway.ledger import CallRecord
 from harness.gateway.policy import Policy
 from harness.gateway.server import Door, Gateway
-from harness.grading.harbor import Grade, grade
+from harness.grading.harbor import Cancelled, Grade, grade
 from harness.meter.energy import Energy, EnergyMeter, unavailable
 from harness.meter.sampler import Sampler, Usage
 from harness.outcome import EndedBy
+from harness.output import Output
 from harness.plan import Plan, PlannedRun
 from harness.sandbox.bundle import Bundle
-from harness.sandbox.container import Container, Exit, Limits, SandboxError, running
+from harness.sandbox.container import Container, Exit, Limits, running, tar_of
 from harness.sandbox.leftovers import socket_dir_prefix, socket_root
 from harness.sandbox.prepare import Prepared
+from harness.spec import Spec
 from harness.store.artefacts import Artefact, keep
+from harness.suites import Task
 
 GRACE_S = 5.0  # after a limit: for the agent to end by itself, and again between SIGTERM and SIGKILL
 POLL_S = 0.05
-LOOK_S = 1.0  # between questions to Docker whether the runner has ended
-DRAIN_S = 0.5  # for the last of its output, once it has
-LOG_BYTES = 16 << 20
 OUT_BYTES = 64 << 20  # of what the agent leaves in its out folder
+RESULT_BYTES = 1 << 20
 DEFAULT_CPUS = 2.0
 DEFAULT_MEMORY_BYTES = 4 << 30
 DEFAULT_DISK_BYTES = 10 << 30
@@ -102,11 +105,14 @@ def execute(bench: Bench, planned: PlannedRun, run_id: str, on_stage: Callable[[
         if finished.ended_by != "cancelled":
             on_stage("grading")
             graded_from = time.monotonic()
+            limits = task_limits(planned.task, bench.cores, bench.plan.spec)
             finished.grade = grade(
-                bench.client, planned.task, bench.images[planned.task.name], finished.patch,
-                _limits(bench, planned, planned.task.test_timeout_s), sweep=bench.sweep_id, run=run_id,
+                bench.client, planned.task, bench.images[planned.task.name], finished.patch, limits, bench.cancelled,
+                sweep=bench.sweep_id, run=run_id,
             )  # fmt: skip
             finished.grading_s = time.monotonic() - graded_from
+    except Cancelled:
+        finished.ended_by, finished.detail = "cancelled", "the sweep was interrupted"
     except MachineError as error:
         finished.ended_by, finished.detail = "sandbox_error", str(error)
     finished.ended_at, finished.duration_s = _now(), time.monotonic() - began
@@ -131,10 +137,15 @@ def _agent_stage(
     door: Door | None = None
     # The path of a socket may not exceed 107 bytes, whatever the runs folder is called.
     with (
-        tempfile.TemporaryDirectory(prefix=socket_dir_prefix(), dir=socket_root()) as socket_dir,
+        tempfile.TemporaryDirectory(prefix=socket_dir_prefix(), dir=socket_root()) as private,
         (folder / "agent.log").open("wb") as log,
     ):
-        Path(socket_dir).chmod(0o755)  # the container's root, without capabilities, is nobody special
+        output = Output(log)
+        # The container's root, without capabilities, is nobody special: it may enter the inner folder, which is what
+        # it sees. The outer one keeps this machine's other users out.
+        socket_dir = Path(private, "d")
+        socket_dir.mkdir()
+        socket_dir.chmod(0o755)
         try:
             if model:
                 try:
@@ -143,13 +154,14 @@ def _agent_stage(
                     finished.ended_by, finished.detail = "model_error", str(error)
                     return
                 door = bench.gateways[model.info.engine].open(
-                    Path(socket_dir, guest.SOCKET_NAME), _policy(plan, planned), model.info, folder
+                    socket_dir / guest.SOCKET_NAME, _policy(plan, planned), model.info, folder
                 )
+            limits = task_limits(planned.task, bench.cores, plan.spec, plan.spec.time_limit_s)
             visit = guest.Visit(planned, plan, prepared.workdir, bundle, door.key if door else None)
             with running(
-                bench.client, prepared.image, kind="run", limits=_limits(bench, planned, plan.spec.time_limit_s),
+                bench.client, prepared.image, kind="run", limits=limits,
                 files=visit.files(), sweep=bench.sweep_id, run=run_id,
-                mounts=visit.mounts(socket_dir if door else None),
+                mounts=visit.mounts(str(socket_dir) if door else None),
             ) as container:  # fmt: skip
                 if door:
                     visit.start_forwarder(container)
@@ -161,20 +173,22 @@ def _agent_stage(
                 sampler.start()
                 agent_from = time.monotonic()
                 try:
-                    stopped = _watch(bench, container, visit, door, sampler, _capped(log.write, LOG_BYTES), finished)
+                    stopped = _watch(bench, container, visit, door, sampler, output.add, finished)
                 finally:
                     finished.agent_s = time.monotonic() - agent_from
                     finished.energy = bench.energy.close(run_id)
                     finished.usage = sampler.stop()
                 if door:
                     _close(door, planned, finished)
-                alive = container.alive()
+                state = container.state()
+                if state.word != "running":
+                    finished.exit = None  # what Docker says of a command whose container has died means nothing
                 container.kill()
                 _collect(bench, container, prepared, folder, finished)
                 finished.ended_by, finished.detail = stopped or name_the_ending(
                     Evidence(
                         exit_code=finished.exit.code if finished.exit else None,
-                        container_alive=alive,
+                        container=state,
                         oom_kills=finished.usage.oom_kills,
                         claimed=finished.claimed,
                         calls=[call for call in finished.calls or [] if call.sent],
@@ -187,7 +201,9 @@ def _agent_stage(
                 for name in ("calls.jsonl", "messages.jsonl"):
                     if (folder / name).exists():
                         finished.artefacts.append(keep(bench.runs_dir, folder, name, folder / name))
-            log.close()
+            output.close()
+            if output.left_out_bytes:
+                finished.flags.append("output_cut")
             finished.artefacts.append(keep(bench.runs_dir, folder, "agent.log", folder / "agent.log"))
 
 
@@ -201,26 +217,10 @@ def _watch(
     finished: Finished,
 ) -> tuple[EndedBy, str] | None:
     """Start the runner and wait for its end, or for what ends it. Returns why it was ended, or None."""
-    command = visit.begin(container)
-    ended = threading.Event()
-    exits: list[Exit] = []
-    failure: list[SandboxError] = []
-
-    def follow() -> None:
-        try:
-            exits.append(container.follow(command, sink))
-        except SandboxError as error:
-            failure.append(error)
-        finally:
-            ended.set()
-
-    began = time.monotonic()
-    threading.Thread(target=follow, name="agent", daemon=True).start()
-    deadline = began + bench.plan.spec.time_limit_s
-    next_look = began + LOOK_S
+    runner = visit.begin(container, sink)
+    deadline = time.monotonic() + bench.plan.spec.time_limit_s
     reason: tuple[EndedBy, str] | None = None
-    while reason is None and not ended.wait(POLL_S):
-        now = time.monotonic()
+    while reason is None and not runner.wait(POLL_S):
         if door and door.stopped.is_set():
             reason = (door.stop_reason or "sandbox_error", door.stop_detail or "")
         elif bench.cancelled.is_set():
@@ -228,27 +228,18 @@ def _watch(
         elif sampler.usage.disk_full.is_set():
             wrote, limit = (sampler.usage.disk_bytes or 0) >> 20, container.limits.disk_bytes >> 20
             reason = ("disk_full", f"the sandbox wrote {wrote} MB, its limit is {limit} MB")
-        elif now > deadline:
+        elif time.monotonic() > deadline:
             reason = ("timeout", f"the time limit of {bench.plan.spec.time_limit_s:g} s was reached")
-        elif now > next_look:
-            next_look = now + LOOK_S
-            # A process that the runner left behind may hold its output open: the runner has ended all the same.
-            code = container.exit_code(command)
-            if code is not None and not ended.wait(DRAIN_S):
-                exits.append(Exit(code, now - began))
-                break
-    if reason and not ended.is_set():
+    if reason:
         if door:
             door.stop(*reason)
         grace_s = 0.0 if reason[0] == "cancelled" else GRACE_S
-        if not ended.wait(grace_s):
+        if not runner.wait(grace_s):
             visit.terminate(container)
-            if not ended.wait(grace_s):
+            if not runner.wait(grace_s):
                 container.kill()
-                ended.wait(GRACE_S)
-    if failure:
-        raise failure[0]
-    finished.exit = exits[0] if exits else None
+                runner.wait(GRACE_S)
+    finished.exit = runner.exit()
     # A limit that the gateway met in the agent's last breath is how the run ended, too.
     if reason is None and door and door.stopped.is_set():
         reason = (door.stop_reason or "sandbox_error", door.stop_detail or "")
@@ -262,13 +253,17 @@ def _close(door: Door, planned: PlannedRun, finished: Finished) -> None:
     if engine is None:
         return
     try:
-        engine.settle()
-    except EngineStuck:
-        engine.restart()
-        finished.flags.append("engine_restarted")
+        try:
+            engine.settle()
+        except EngineStuck:
+            engine.restart()
+            finished.flags.append("engine_restarted")
+    except MachineError as error:
+        # This run is over; whether the next one can start, its own preparation finds out.
+        finished.flags.append(f"engine_unsettled: {error}")
     sent = [call for call in finished.calls if call.sent]
-    if sent and sent[0].cached_tokens:
-        finished.flags.append("cached_at_start")
+    if sent and sent[0].cached_tokens != 0:
+        finished.flags.append("cached_at_start" if sent[0].cached_tokens else "cache_unknown_at_start")
     if any(call.input_tokens is None or call.output_tokens is None for call in sent):
         finished.flags.append("tokens_incomplete")
     if any(call.truncated for call in sent):
@@ -277,29 +272,37 @@ def _close(door: Door, planned: PlannedRun, finished: Finished) -> None:
 
 def _collect(bench: Bench, container: Container, prepared: Prepared, folder: Path, finished: Finished) -> None:
     """Read the dead container: the work directory's difference, the agent's claim, what else it left."""
-    difference = prepared.base.difference(container.archive(prepared.workdir))
+    try:
+        archive = container.archive(prepared.workdir)
+    except FileNotFoundError:
+        archive = io.BytesIO(tar_of({}))  # the agent removed all of it
+    with archive:
+        difference = prepared.base.difference(archive)
     finished.patch = difference.patch
     if difference.too_large:
         finished.flags.append("patch_left_out_large_files")
+    with contextlib.suppress(FileNotFoundError):
+        finished.claimed = _claim(container)
+        try:
+            # One file, whatever the agent called those in it.
+            with container.archive(guest.OUT, limit_bytes=OUT_BYTES) as out:
+                finished.artefacts.append(keep(bench.runs_dir, folder, "out.tar", out.read()))
+        except ValueError:
+            finished.flags.append("out_folder_too_large")
+
+
+def _claim(container: Container) -> str | None:
+    """The status in the result file. Raises FileNotFoundError when there is no out folder any more."""
     try:
-        archive = container.archive(guest.OUT)
+        archive = container.archive(f"{guest.OUT}/{guest.RESULT_NAME}", limit_bytes=RESULT_BYTES)
     except FileNotFoundError:
-        return
-    room = OUT_BYTES
-    with tarfile.open(fileobj=archive) as tar:
-        for member in tar:
-            parts = PurePosixPath(member.name).parts[1:]
-            stream = tar.extractfile(member) if member.isfile() and parts and ".." not in parts else None
-            if stream is None:
-                continue
-            if member.size > room:
-                finished.flags.append("out_folder_cut")
-                break
-            room -= member.size
-            content = stream.read()
-            if parts == (guest.RESULT_NAME,):
-                finished.claimed = guest.claim(content)
-            finished.artefacts.append(keep(bench.runs_dir, folder, "out/" + "/".join(parts), content))
+        return None
+    except ValueError:
+        return "unreadable"
+    with archive, tarfile.open(fileobj=archive) as tar:
+        member = tar.next()
+        stream = tar.extractfile(member) if member and member.isfile() else None
+        return guest.claim(stream.read()) if stream else "unreadable"
 
 
 def _policy(plan: Plan, planned: PlannedRun) -> Policy:
@@ -321,29 +324,14 @@ def _policy(plan: Plan, planned: PlannedRun) -> Policy:
     )
 
 
-def _limits(bench: Bench, planned: PlannedRun, longest_s: float) -> Limits:
+def task_limits(task: Task, cores: int, spec: Spec, longest_s: float = 0.0) -> Limits:
     """The sweep's limits, where it sets them. Else a task that asks for more than the defaults gets it."""
-    spec, task = bench.plan.spec, planned.task
     return Limits(
-        cpus=spec.cpus or max(min(DEFAULT_CPUS, bench.cores), task.cpus or 0),
+        cpus=spec.cpus or max(min(DEFAULT_CPUS, cores), task.cpus or 0),
         memory_bytes=(spec.memory_mb << 20) if spec.memory_mb else max(DEFAULT_MEMORY_BYTES, task.memory_bytes or 0),
         disk_bytes=(spec.disk_mb << 20) if spec.disk_mb else max(DEFAULT_DISK_BYTES, task.storage_bytes or 0),
         deadline_s=longest_s + HOUSEKEEPING_S,
     )
-
-
-def _capped(write: Callable[[bytes], Any], limit: int) -> Callable[[bytes], None]:
-    room = limit
-
-    def sink(chunk: bytes) -> None:
-        nonlocal room
-        if room > 0:
-            write(chunk[:room])
-            room -= len(chunk)
-            if room <= 0:
-                write(f"\n[the rest is left out: the limit is {limit >> 20} MB]\n".encode())
-
-    return sink
 
 
 def _now() -> str:

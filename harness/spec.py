@@ -5,6 +5,7 @@ A TOML file holds the same names with underscores; what is given on the command 
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -97,6 +98,26 @@ def read_spec(file: Path | None, flags: Mapping[str, Any], stored: Mapping[str, 
             raise UserError(f"{flag_of(name)} is missing: name what should run, or give a --spec file") from error
         where = flag_of(name) if name in given else f"{file or 'the stored spec'}: {name}"
         raise UserError(f"{where}: expected {expected(problem)}, found {problem['input']!r}") from error
+
+
+def absolute(spec: Spec) -> Spec:
+    """The same spec with every path made absolute, so that it can be continued from another folder."""
+
+    def path(text: str) -> str:
+        return str(Path(text).expanduser().absolute())
+
+    def model(text: str) -> str:
+        engine, slash, rest = text.partition("/")
+        is_file = engine == "scripted" or (engine == "llamacpp" and rest.endswith(".gguf"))
+        return f"{engine}/{path(rest)}" if slash and is_file else text
+
+    return spec.model_copy(
+        update={
+            "agents": [path(name) if os.sep in name or name in (".", "..") else name for name in spec.agents],
+            "models": [model(name) for name in spec.models],
+            "tasks": path(spec.tasks) if os.sep in spec.tasks or spec.tasks in (".", "..") else spec.tasks,
+        }
+    )
 
 
 def _read(file: Path) -> dict[str, Any]:

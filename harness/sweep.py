@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
 import shutil
@@ -161,20 +162,19 @@ def run_sweep(
         )
 
     engines: dict[str, Engine] = {model.info.engine: model.engine for model in plan.models}
-    gateways = {name: Gateway(engine) for name, engine in engines.items()}
-    energy = EnergyMeter()
-    bench = Bench(client, cores, plan, result.sweep_id, runs_dir, prepared, bundles, gateways, energy, cancelled)
-    try:
+    with contextlib.ExitStack() as clean_up:
+        clean_up.callback(wait_for_removals)
+        energy = EnergyMeter()
+        clean_up.callback(energy.stop)
+        gateways = {}
+        for name, engine in engines.items():
+            clean_up.callback(engine.close)
+            gateways[name] = Gateway(engine)
+            clean_up.callback(gateways[name].close)
+        bench = Bench(client, cores, plan, result.sweep_id, runs_dir, prepared, bundles, gateways, energy, cancelled)
         _run_all(bench, db, progress, result, machine.machine_id(facts))
-    finally:
-        for gateway in gateways.values():
-            gateway.close()
-        for engine in engines.values():
-            engine.close()
-        energy.stop()
-        wait_for_removals()
-    if len(result.rows) == len(plan.runs):
-        records.end_sweep(db, result.sweep_id)
+        if len(result.rows) == len(plan.runs):
+            records.end_sweep(db, result.sweep_id)
     return result
 
 
@@ -203,13 +203,7 @@ def _run_all(bench: Bench, db: Database, progress: Progress, result: Result, mac
             continue
         if bench.cancelled.wait(bench.plan.spec.rest_s if result.rows else 0):
             break
-        try:
-            row = _one_run(bench, db, progress, planned, attempts.get(planned.position, 0) + 1, machine_id)
-        except (OSError, sqlite3.OperationalError) as error:
-            raise MachineError(
-                f"run {planned.position} can't be stored ({error}): the {len(result.rows)} runs before it are; "
-                f"mend that and continue with `harness sweep --resume {result.sweep_id}`"
-            ) from error
+        row = _one_run(bench, db, progress, planned, attempts.get(planned.position, 0) + 1, machine_id)
         if row is None:
             break
         result.rows.append(row)
@@ -229,8 +223,11 @@ def _one_run(
     last_attempt = attempt + bench.plan.spec.retries
     while True:
         progress.run_started(planned, attempt)
-        finished = execute(bench, planned, run_id, progress.stage)
-        if finished.ended_by == "cancelled":
+        try:
+            finished = execute(bench, planned, run_id, progress.stage)
+        except OSError as error:
+            raise _not_stored(bench, planned, error) from error
+        if finished.ended_by == "cancelled" or (bench.cancelled.is_set() and ENDINGS[finished.ended_by].retried):
             shutil.rmtree(bench.runs_dir / bench.sweep_id / run_id, ignore_errors=True)
             return None
         if not ENDINGS[finished.ended_by].retried or attempt >= last_attempt:
@@ -240,8 +237,18 @@ def _one_run(
     row = run_row(bench, planned, run_id, attempt, machine_id, finished)
     calls = [call_row(run_id, call) for call in finished.calls or []]
     energy = [asdict(figure) for figure in finished.energy]
-    records.insert_run(db, row, calls, energy, [asdict(artefact) for artefact in finished.artefacts])
+    try:
+        records.insert_run(db, row, calls, energy, [asdict(artefact) for artefact in finished.artefacts])
+    except sqlite3.OperationalError as error:
+        raise _not_stored(bench, planned, error) from error
     return row
+
+
+def _not_stored(bench: Bench, planned: PlannedRun, error: Exception) -> MachineError:
+    return MachineError(
+        f"run {planned.position} can't be stored ({error}): those before it are; "
+        f"mend that and continue with `harness sweep --resume {bench.sweep_id}`"
+    )
 
 
 def run_row(
@@ -298,7 +305,7 @@ def run_row(
         "image_source": "built",
         "bundle": made.key if made else None,
         "patch_bytes": len(finished.patch),
-        "flags": json.dumps(_flags(finished)),
+        "flags": json.dumps(_flags(finished, bench.energy)),
         "harness_version": __version__,
         "machine_id": machine_id,
     }
@@ -311,7 +318,11 @@ def _window(finished: Finished, planned: PlannedRun) -> int | None:
     return loaded or planned.model.num_ctx
 
 
-def _flags(finished: Finished) -> Sequence[str]:
+def _flags(finished: Finished, energy: EnergyMeter) -> Sequence[str]:
     kinds = {figure.kind for figure in finished.energy if figure.component == "total"}
     flags = [*finished.flags, *(f"engine: {note}" for note in (finished.readiness.notes if finished.readiness else ()))]
-    return [*flags, "energy_is_a_clock"] if "estimated_constant" in kinds else flags
+    if "estimated_constant" in kinds:
+        flags.append("energy_is_a_clock")
+    if "unavailable" in kinds:
+        flags.append(f"no_energy: {energy.problem or 'the run did not come to it'}")
+    return flags

@@ -6,6 +6,7 @@
 set -eu
 
 version=0.13.5  # the last line that needs no cmake and downloads nothing while it is built
+go_version=1.24.11  # fetched where Go is missing or older than the 1.24 that Ollama needs
 miniaudio=github.com/gen2brain/malgo@v0.11.23
 
 checkout=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
@@ -19,23 +20,55 @@ for argument in "$@"; do
     esac
 done
 
-install_ollama() {
-    if ! command -v go >/dev/null; then
-        echo "Go is missing: install it (apt-get install golang-go; Ollama $version needs Go 1.24 or newer)" >&2
+install_packages() {
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"
+}
+
+new_go() {
+    case $(GOTOOLCHAIN=local go env GOVERSION 2>/dev/null) in
+        go1.[0-9] | go1.[0-9].* | go1.1[0-9]* | go1.2[0-3]*) return 1 ;;
+        go[1-9]*) return 0 ;;
+        *) return 1 ;;
+    esac
+}
+
+# Debian 12 has Go 1.19, which does not know how to replace itself. It can fetch a newer one all the same, as the
+# module from which newer ones do that, and checks its checksum like any module's.
+find_go() {
+    new_go && return
+    command -v go >/dev/null || install_packages golang-go ca-certificates
+    new_go && return
+    toolchain=golang.org/toolchain@v0.0.1-go$go_version.linux-$(go env GOARCH)
+    echo "$(go env GOVERSION) is older than 1.24: fetching $toolchain"
+    mkdir "$build/toolchain"
+    cd "$build/toolchain"
+    go mod init build.local/toolchain >/dev/null 2>&1
+    folder=$(go mod download -json "$toolchain" | sed -n 's/^[[:space:]]*"Dir": "\(.*\)",*$/\1/p')
+    if [ -z "$folder" ]; then
+        echo "Ollama $version needs Go 1.24 or newer, and $toolchain can't be fetched:" \
+            "install a newer Go by hand and put it first in PATH" >&2
         exit 1
     fi
+    # A module's files are neither writable nor executable.
+    cp -R "$folder" "$build/go"
+    chmod -R u+w "$build/go"
+    chmod +x "$build"/go/bin/* "$build"/go/pkg/tool/*/*
+    unset GOROOT
+    export GOTOOLCHAIN=local PATH="$build/go/bin:$PATH"
+}
+
+install_ollama() {
+    build=$(mktemp -d)
+    trap 'rm -rf "$build"' EXIT
+    find_go
     missing=
     for package in g++ nlohmann-json3-dev libstb-dev; do
         dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing="$missing $package"
     done
-    if [ -n "$missing" ]; then
-        apt-get update -qq
-        # shellcheck disable=SC2086  # a list of names
-        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing
-    fi
+    # shellcheck disable=SC2086  # a list of names
+    [ -z "$missing" ] || install_packages $missing
 
-    build=$(mktemp -d)
-    trap 'rm -rf "$build"' EXIT
     # Go leaves folders named vendor/ out of a module's archive, and Ollama keeps three C++ libraries in such
     # folders: two come from Debian, miniaudio from a Go module that carries the same header.
     mkdir -p "$build/include/miniaudio" "$build/module"

@@ -8,8 +8,11 @@ import pytest
 
 from harness.ending import Evidence, name_the_ending
 from harness.gateway.ledger import CallRecord
+from harness.sandbox.container import State
 
-CLEAN = Evidence(exit_code=0, container_alive=True, oom_kills=0, claimed="submitted", calls=[], max_calls=2)
+CLEAN = Evidence(
+    exit_code=0, container=State("running", False), oom_kills=0, claimed="submitted", calls=[], max_calls=2
+)
 
 
 def call(status: str = "ok", error: str | None = None) -> CallRecord:
@@ -25,8 +28,8 @@ def call(status: str = "ok", error: str | None = None) -> CallRecord:
     ("seen", "ended_by", "word"),
     [
         ({}, "submitted", None),
-        ({"claimed": None}, "submitted", "no result file"),
-        ({"claimed": "unreadable"}, "submitted", None),
+        ({"claimed": None}, "gave_up", "no result file"),
+        ({"claimed": "unreadable"}, "gave_up", "can't be read"),
         ({"claimed": "gave_up"}, "gave_up", None),
         ({"claimed": "format_failure"}, "format_failure", None),
         ({"claimed": "error"}, "crashed", "of its framework"),
@@ -39,8 +42,10 @@ def call(status: str = "ok", error: str | None = None) -> CallRecord:
         # A tool that the agent called was killed, and the agent lived with it.
         ({"exit_code": 0, "oom_kills": 1}, "submitted", None),
         ({"oom_kills": None, "exit_code": 137}, "crashed", "exit code 137"),
-        ({"exit_code": None}, "sandbox_error", "died under the agent"),
-        ({"container_alive": False}, "sandbox_error", "died under the agent"),
+        ({"exit_code": None}, "sandbox_error", "did not tell how the runner ended"),
+        ({"container": State("gone", False), "exit_code": None}, "sandbox_error", "Docker does not answer"),
+        ({"container": State("ended", False), "exit_code": None}, "crashed", "ended its own sandbox"),
+        ({"container": State("ended", True), "exit_code": None}, "oom", "out of memory"),
         ({"calls": [call("context_overflow", "too long")], "exit_code": 1}, "context_overflow", "too long"),
         ({"calls": [call("engine_error", "refused")], "exit_code": 1}, "model_error", "refused"),
         ({"calls": [call("timeout", "slow")], "claimed": "error"}, "model_error", "slow"),

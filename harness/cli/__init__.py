@@ -63,8 +63,12 @@ def main() -> None:
     except KeyboardInterrupt:
         print("harness: interrupted", file=sys.stderr)
         sys.exit(130)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as error:
+        # Docker may go away at any moment, and its library has no end of exceptions for that.
+        if type(error).__module__.partition(".")[0] in ("docker", "requests", "urllib3"):
+            print(f"harness: Docker failed: {error}", file=sys.stderr)
+        elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            print(f"harness: no space is left: {error}", file=sys.stderr)
+        else:
             raise
-        print(f"harness: no space is left: {error}", file=sys.stderr)
         sys.exit(1)

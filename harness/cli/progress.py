@@ -59,7 +59,7 @@ class SweepView:
     def run_started(self, planned: PlannedRun, attempt: int) -> None:
         self.running = True
         again = f" (try {attempt})" if attempt > 1 else ""
-        self._run = f"{planned.agent.name} × {planned.model_name} × {planned.task.name}{again}"
+        self._run = f"{planned.label}{again}"
         self._since = time.monotonic()
 
     def stage(self, name: str) -> None:
@@ -71,7 +71,7 @@ class SweepView:
         calls = "" if row["calls"] is None else f", {row['calls']} calls"
         line = Text(f"{row['duration_s']:7.1f} s  ")
         line.append(f"{word:<10}", style=STYLES[word])
-        line.append(f" {planned.agent.name} × {planned.model_name} × {planned.task.name}")
+        line.append(f" {planned.label}")
         line.append(f"  ({row['ended_by']}{calls})", style="dim")
         self._console.print(line, soft_wrap=True)
         if word in ("invalid", "ungraded"):

@@ -43,7 +43,10 @@ def print_cells(database: Path, sweep_id: str) -> None:
     with contextlib.closing(read_store(database)) as store:
         rows = cells(store, sweep_id)
         note = energy_note(rows)
+    if not rows:
+        return
     print_table(f"sweep {sweep_id}", list(SHORT.values()), [[row[name] for name in SHORT] for row in rows])
+    print("means per valid run; seconds and joules of the agent stage")
     if note:
         print(note)
 

@@ -13,7 +13,19 @@ from harness.errors import UserError, nearest
 
 app = typer.Typer(help="Runs that were stored.", no_args_is_help=True)
 
-COLUMNS = ["run_id", "agent", "model", "task", "outcome", "ended_by", "calls", "duration_s", "energy_j"]
+COLUMNS = [
+    "run_id",
+    "agent",
+    "engine",
+    "model",
+    "task",
+    "repetition",
+    "outcome",
+    "ended_by",
+    "calls",
+    "duration_s",
+    "energy",
+]
 
 
 @app.command("list")
@@ -42,7 +54,22 @@ def list_runs(
             sql += f" AND {column} = ?"
             values.append(value)
         rows = list(store.query(sql + " ORDER BY run_id", values))
-    print_or_json(as_json, f"sweep {chosen}", rows, COLUMNS)
+        planned = find_sweep(store, chosen)["planned_runs"]
+    if not as_json:
+        from harness.analysis.summary import energy_note, marked
+
+        for row in rows:
+            row["energy"] = marked(row["energy_j"], row["energy_kind"])
+        print_or_json(False, f"sweep {chosen}", rows, COLUMNS)
+        stored = len(rows) if not where else None
+        if stored is not None and stored < planned:
+            print(f"{planned - stored} of {planned} runs are outstanding: harness sweep --resume {chosen}")
+        if note := energy_note(rows):
+            print(note)
+        return
+    for row in rows:
+        row["flags"] = json.loads(row["flags"])
+    print_or_json(True, None, rows, COLUMNS)
 
 
 @app.command("show")

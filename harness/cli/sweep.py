@@ -77,11 +77,14 @@ def sweep(
     if resume:
         stored, wanted = _stored(sweep_id, spec, flags, database)
     else:
-        from harness.spec import read_spec
+        from harness.spec import absolute, read_spec
 
-        stored, wanted = None, read_spec(spec, flags)
+        stored, wanted = None, absolute(read_spec(spec, flags))
     if dry_run:
-        _print_plan(_plan(wanted, pull), as_json)
+        plan = _plan(wanted, pull=False)
+        _print_plan(plan, as_json)
+        for model in plan.models:
+            model.engine.close()
         return
     result, plan = _run(wanted, pull, database, folder, as_json, stored)
     _finish(result, plan, database, folder, as_json)
@@ -93,14 +96,14 @@ def _stored(
     """The sweep to continue, and the spec to continue it with."""
     import json
 
-    from harness.spec import read_spec
+    from harness.spec import absolute, read_spec
     from harness.store.db import read_store
     from harness.store.records import find_sweep
 
     with contextlib.closing(read_store(database)) as db:
         stored = find_sweep(db, sweep_id)
     # Without a spec file the stored spec is the file; what is given besides must come to the same sweep.
-    return stored, read_spec(file, flags, json.loads(stored["spec"]))
+    return stored, absolute(read_spec(file, flags, json.loads(stored["spec"])))
 
 
 def _run(
@@ -188,7 +191,7 @@ def _interrupts(cancelled: threading.Event, view: SweepView, console: Console) -
         if cancelled.is_set() or not view.running:
             raise KeyboardInterrupt
         cancelled.set()
-        console.print("stopping: the run under way is given up; once more to stop without cleaning")
+        console.print("stopping: the run under way is given up; once more to stop at once")
 
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -249,7 +252,7 @@ def _finish(result: Result, plan: Plan, database: Path, folder: Path, as_json: b
         if result.stopped:
             print(f"stopped     {result.stopped}")
         if missing:
-            print(f"{missing} of {len(plan.runs)} runs are outstanding; continue with")
+            print(f"outstanding {missing} of {len(plan.runs)} runs; continue with")
             print(f"next        harness sweep --resume {result.sweep_id}{where}")
         else:
             print(f"next        harness runs list{where}")

@@ -65,6 +65,7 @@ class Ollama:
         self._control = httpx.Client(base_url=self._url, timeout=_LOAD_LIMIT_S)
         self._streams = LoopClient(keep=4)
         self._loaded: tuple[str, int] | None = None  # what this object loaded, and its window
+        self._measured: list[psutil.Process] = []  # the runners that `memory_bytes` found last
 
     def version(self) -> str | None:
         try:
@@ -171,6 +172,7 @@ class Ollama:
         was_loaded = any(_same(name, model) and w == num_ctx for name, w in self._windows().items())
         began = time.monotonic()
         self._generate(body, f"load {model} with a window of {num_ctx} tokens")
+        self._measured = []  # a load may have started a runner beside those that are known
         return 0.0 if was_loaded else time.monotonic() - began
 
     def _clear(self, model: str, num_ctx: int) -> None:
@@ -283,13 +285,13 @@ class Ollama:
     def memory_bytes(self) -> int | None:
         if not self._local:
             return None
-        total = 0
-        for process in _runners():
-            try:
-                total += process.memory_info().rss
-            except psutil.Error:
-                return None
-        return total or None
+        # Asked for several times a second while energy is measured, and looking for the runners reads the command
+        # line of every process on the machine: done again only after a load, or when a runner is gone.
+        known = _resident_bytes(self._measured)
+        if known is None:
+            self._measured = _runners()
+            known = _resident_bytes(self._measured)
+        return known
 
     def close(self) -> None:
         loaded, self._loaded = self._loaded, None
@@ -325,3 +327,15 @@ def _runners() -> list[psutil.Process]:
         if "runner" in command[1:3] and Path(command[0]).name.startswith("ollama"):
             found.append(process)
     return found
+
+
+def _resident_bytes(processes: list[psutil.Process]) -> int | None:
+    """None when there is no process, or one is gone or can't be read."""
+    sizes = []
+    for process in processes:
+        try:
+            sizes.append(process.memory_info().rss)
+        except psutil.Error:
+            return None
+    # One that has ended and waits for its parent has 0 bytes, without an error.
+    return sum(sizes) if sizes and all(sizes) else None

@@ -82,7 +82,8 @@ class Calls:
         self._opened = time.monotonic()
         self._turn = asyncio.Lock()
         self._open: set[Call] = set()
-        self._next = 0
+        self._next = 0  # index of the next record
+        self._sent = 0  # calls that reached the engine
         self._warm = False  # whether the engine has answered anything in this run
 
     def check(self, ask: Ask) -> None:
@@ -148,7 +149,9 @@ class Calls:
             failure = Failure("limit", 403, stop.reason, f"the run is over: {stop.detail}")
         else:
             failure = _aborted("run")  # unless this task itself is cancelled, the engine has the word
-            call.seed = derive_seed(self._policy.seed, call.index)
+            # Not by the record's index: a framework that tries what is refused keeps the seeds of one that does not.
+            call.seed = derive_seed(self._policy.seed, self._sent)
+            self._sent += 1
             try:
                 failure = await self._ask_engine(call, call.seed, reply, out)
             finally:

@@ -16,7 +16,7 @@ class Policy:
     num_predict: int  # longest answer, tokens, thinking included
     temperature: float
     top_p: float | None
-    seed: int  # base seed of the run; call i gets derive_seed(seed, i)
+    seed: int  # base seed of the run; the call sent as number i gets derive_seed(seed, i)
     think: bool
     protocol: Literal["text", "tools"]  # text: a request with `tools` is refused
     max_calls: int | None
@@ -25,7 +25,10 @@ class Policy:
 
 
 def derive_seed(seed: int, index: int) -> int:
-    """The seed of call `index`: 31 bits, equal in every process and on every machine.
+    """The seed of a call: 31 bits, equal in every process and on every machine.
+
+    `index` counts from 0 the run's calls that were sent to the engine; requests that were refused or given up
+    while they waited do not count, so that they shift no seed after them and frameworks stay comparable.
 
     It differs from call to call, so that a framework which repeats a request does not get the same answer
     again and the instrument does not make the loops that it measures.

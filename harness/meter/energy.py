@@ -91,13 +91,22 @@ class EnergyMeter:
         """Begin the window of a run."""
         self._starter.join()
         if self._tracker is not None:
-            self._tracker.start_task(name)
+            try:
+                self._tracker.start_task(name)
+            except Exception as error:  # noqa: BLE001 - a foreign library; the run goes on and says so
+                self._tracker, self._error = None, f"codecarbon failed: {error}"
 
     def close(self, name: str) -> list[Energy]:
         """End the window and return its figures."""
         if self._tracker is None:
             return unavailable()
-        data = self._tracker.stop_task(name)
+        try:
+            data = self._tracker.stop_task(name)
+        except Exception as error:  # noqa: BLE001
+            self._error = f"codecarbon failed: {error}"
+            return unavailable()
+        if data is None:
+            return unavailable()
         return figures(
             cpu_j=data.cpu_energy * JOULES_PER_KWH,
             ram_j=data.ram_energy * JOULES_PER_KWH,

@@ -6,11 +6,13 @@ import contextlib
 import io
 import os
 import tarfile
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO, Literal
 
 import docker
 import requests
@@ -43,6 +45,16 @@ class Exit:
     duration_s: float
 
 
+@dataclass(frozen=True)
+class State:
+    word: Literal["running", "ended", "gone"]
+    out_of_memory: bool  # the kernel killed its first process for that
+
+
+LOOK_S = 1.0  # between questions to Docker whether a command has ended
+DRAIN_S = 0.5  # for the last of its output, once it has
+
+
 @dataclass
 class Container:
     """A container of ours. Use `running(...)`, which removes it."""
@@ -52,53 +64,36 @@ class Container:
     limits: Limits
     killed: bool = field(default=False)
 
-    def begin(self, argv: Sequence[str], *, workdir: str | None = None, env: Mapping[str, str] | None = None) -> str:
-        """Make a command ready to run; returns its id for `follow`. Raises SandboxError."""
-        with _docker(f"{argv[0]!r} can't be run in the sandbox"):
-            made = self.client.api.exec_create(self.id, list(argv), workdir=workdir, environment=dict(env or {}))
-        return str(made["Id"])
-
-    def follow(self, command: str, sink: Callable[[bytes], None] = lambda _: None) -> Exit:
-        """Start a command, pass its output (both streams as they come) to `sink`, and return at the output's end.
-
-        That may come later than the command's own end: what it started may hold the output open. Raises
-        SandboxError when Docker fails; a container that is killed meanwhile gives an Exit without a code.
-        """
-        started = time.monotonic()
-        try:
-            for chunk in self.client.api.exec_start(command, stream=True):
-                sink(chunk)
-            code = self.client.api.exec_inspect(command)["ExitCode"]
-        except DockerFault as error:
-            if self.killed or not self.alive():
-                return Exit(None, time.monotonic() - started)
-            raise SandboxError(f"Docker lost a command in the sandbox: {error}") from error
-        gone = self.killed or (code == 137 and not self.alive())
-        return Exit(None if gone else code, time.monotonic() - started)
-
-    def exec(
+    def begin(
         self,
         argv: Sequence[str],
         *,
         workdir: str | None = None,
         env: Mapping[str, str] | None = None,
         sink: Callable[[bytes], None] = lambda _: None,
-    ) -> Exit:
-        """Run a command to the end of its output; as `follow`."""
-        return self.follow(self.begin(argv, workdir=workdir, env=env), sink)
+    ) -> Running:
+        """Start a command, its output (both streams as they come) to `sink`. Raises SandboxError."""
+        with _docker(f"{argv[0]!r} can't be run in the sandbox"):
+            made = self.client.api.exec_create(self.id, list(argv), workdir=workdir, environment=dict(env or {}))
+        return Running(self, str(made["Id"]), sink)
 
-    def exit_code(self, command: str) -> int | None:
-        """The exit code of a command that has ended, None while it runs."""
-        with _docker("a command in the sandbox can't be inspected"):
-            code = self.client.api.exec_inspect(command)["ExitCode"]
-        return None if code is None else int(code)
+    def exec(self, argv: Sequence[str], *, sink: Callable[[bytes], None] = lambda _: None) -> Exit:
+        """Run a command to its end. Raises SandboxError."""
+        running = self.begin(argv, sink=sink)
+        while not running.wait(LOOK_S):
+            pass
+        return running.exit()
+
+    def state(self) -> State:
+        """Whether the container runs, has ended, or can't be seen any more (removed, or Docker does not answer)."""
+        try:
+            found = self.client.api.inspect_container(self.id)["State"]
+        except DockerFault:
+            return State("gone", False)
+        return State("running" if found["Running"] else "ended", bool(found["OOMKilled"]))
 
     def alive(self) -> bool:
-        """Whether the container still runs; False as well when Docker does not answer."""
-        try:
-            return bool(self.client.api.inspect_container(self.id)["State"]["Running"])
-        except DockerFault:
-            return False
+        return self.state().word == "running"
 
     def pid(self) -> int:
         """The number of its first process on the host."""
@@ -121,22 +116,94 @@ class Container:
         with _docker("files can't be put into the sandbox"):
             self.client.api.put_archive(self.id, path, archive)
 
-    def archive(self, path: str) -> io.BytesIO:
-        """A tar of `path`, also of a dead container. Raises FileNotFoundError when it has none."""
+    def archive(self, path: str, limit_bytes: int | None = None) -> IO[bytes]:
+        """A tar of `path` in a temporary file, also of a dead container.
+
+        Raises FileNotFoundError when there is no such path, ValueError when the tar is larger than the limit.
+        """
+        file = tempfile.TemporaryFile(prefix="harness-archive-")  # noqa: SIM115 - the caller's
         try:
             with _docker(f"{path} can't be read from the sandbox"):
                 chunks, _ = self.client.api.get_archive(self.id, path, chunk_size=1 << 20)
-                return io.BytesIO(b"".join(chunks))
+                for chunk in chunks:
+                    file.write(chunk)
+                    if limit_bytes is not None and file.tell() > limit_bytes:
+                        raise ValueError(f"{path} is larger than {limit_bytes} bytes")
         except SandboxError as error:
+            file.close()
             if isinstance(error.__cause__, NotFound):
                 raise FileNotFoundError(path) from error
             raise
+        except BaseException:
+            file.close()
+            raise
+        file.seek(0)
+        return file
 
     def written_bytes(self) -> int | None:
         """Size of the writable layer now, or None when Docker does not say."""
         with _docker("the size of the sandbox can't be read"):
             rows = self.client.api.containers(all=True, size=True, filters={"id": self.id})
-        return int(rows[0].get("SizeRw") or 0) if rows else None
+        size = rows[0].get("SizeRw") if rows else None
+        return None if size is None else int(size)
+
+
+class Running:
+    """A command under way in a container, followed by a thread of its own."""
+
+    def __init__(self, container: Container, command: str, sink: Callable[[bytes], None]) -> None:
+        self._container = container
+        self._command = command
+        self._sink = sink
+        self._ended = threading.Event()
+        self._exit: Exit | None = None
+        self._failure: SandboxError | None = None
+        self._began = time.monotonic()
+        self._next_look = self._began + LOOK_S
+        threading.Thread(target=self._follow, name="command", daemon=True).start()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Whether the command has ended, after waiting for that at most about `timeout_s`.
+
+        A process that the command left behind may hold its output open: it has ended all the same.
+        """
+        if self._ended.wait(timeout_s):
+            return True
+        if time.monotonic() < self._next_look:
+            return False
+        self._next_look = time.monotonic() + LOOK_S
+        with _docker("a command in the sandbox can't be inspected"):
+            code = self._container.client.api.exec_inspect(self._command)["ExitCode"]
+        if code is None:
+            return False
+        if not self._ended.wait(DRAIN_S):
+            self._exit = Exit(int(code), time.monotonic() - self._began)
+            self._ended.set()
+        return True
+
+    def exit(self) -> Exit:
+        """How it ended; for a container that was killed meanwhile an Exit without a code. Raises SandboxError."""
+        if self._failure:
+            raise self._failure
+        return self._exit or Exit(None, time.monotonic() - self._began)
+
+    def _follow(self) -> None:
+        container = self._container
+        try:
+            for chunk in container.client.api.exec_start(self._command, stream=True):
+                if not self._ended.is_set():
+                    self._sink(chunk)
+            code = container.client.api.exec_inspect(self._command)["ExitCode"]
+        except DockerFault as error:
+            if not container.killed and container.alive():
+                self._failure = SandboxError(f"Docker lost a command in the sandbox: {error}")
+                self._failure.__cause__ = error
+            code = None
+        if not self._ended.is_set():
+            if container.killed or (code == 137 and not container.alive()):
+                code = None
+            self._exit = Exit(code, time.monotonic() - self._began)
+            self._ended.set()
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ import docker
 from harness.sandbox.daemon import KIND, OWNER, DockerFault, owner_lives, process_start
 
 SOCKET_PREFIX = "hg-"
-LONGEST_ROOT = 60  # bytes; a socket's path has at most 107, and the folder and the socket below take up to 46
+LONGEST_ROOT = 58  # bytes; a socket's path has at most 107, and the folders and the socket below take up to 48
 
 
 @dataclass(frozen=True)

@@ -7,23 +7,24 @@ measured against is read from it, so the two can't differ.
 from __future__ import annotations
 
 import fcntl
-import io
+import hashlib
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import docker
-from docker.errors import APIError, ImageNotFound, NotFound
+from docker.errors import ImageNotFound, NotFound
 from docker.models.images import Image
 
 from harness import paths
 from harness.errors import MachineError, UserError
-from harness.sandbox.daemon import KIND, OWNER, owner
+from harness.sandbox.daemon import KIND, OWNER, DockerFault, owner
 from harness.sandbox.tree import Base, agents_repository, create_base
 
 # Part of the tag: a change of how images are derived makes new ones.
-RECIPE = "2"
+RECIPE = "3"
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def prepare(client: docker.DockerClient, image: str, name: str, workdir: str | N
             raise UserError(
                 f"the image of {name} has no work directory: give its Dockerfile a WORKDIR that holds the repository"
             )
-        key = str(found.id).removeprefix("sha256:")[:20] + f"-{RECIPE}"
+        key = hashlib.sha256(f"{RECIPE} {found.id} {where}".encode()).hexdigest()[:20]
         git_dir = paths.cache() / "bases" / f"{key}.git"
         with _one_at_a_time(key):
             tag = f"harness-ready:{key}"
@@ -56,8 +57,10 @@ def prepare(client: docker.DockerClient, image: str, name: str, workdir: str | N
                 derived = _derive(client, str(found.id), where, tag, git_dir, name)
             if not git_dir.is_dir():
                 _read_base(client, str(derived.id), where, git_dir, name)
-    except APIError as error:
-        raise MachineError(f"the image of {name} can't be prepared: {error.explanation or error}") from error
+    except DockerFault as error:
+        raise MachineError(
+            f"the image of {name} can't be prepared: {getattr(error, 'explanation', None) or error}"
+        ) from error
     return Prepared(str(derived.id), where, Base(git_dir))
 
 
@@ -66,7 +69,7 @@ def _derive(client: docker.DockerClient, image: str, where: str, tag: str, git_d
     # Its own git directory goes in a layer of its own: what is removed there is out of an agent's reach.
     container = client.containers.create(
         image,
-        ["sh", "-c", f"rm -rf '{where}/.git'"],
+        ["sh", "-c", 'rm -rf "$1/.git"', "sh", where],
         labels={KIND: "build", OWNER: owner()},
         network_mode="none",
         user="root",
@@ -97,8 +100,15 @@ def _read_base(client: docker.DockerClient, image: str, where: str, git_dir: Pat
         image, ["true"], labels={KIND: "build", OWNER: owner()}, network_mode="none", entrypoint=""
     )
     try:
-        chunks, _ = container.get_archive(where)
-        return create_base(git_dir, io.BytesIO(b"".join(chunks)))
+        chunks, about = container.get_archive(where, chunk_size=1 << 20)
+        if about["linkTarget"]:
+            raise UserError(
+                f"the work directory {where} of the image of {name} is a link to {about['linkTarget']}: "
+                "name the folder itself in its WORKDIR"
+            )
+        with tempfile.TemporaryFile(prefix="harness-archive-") as archive:
+            archive.writelines(chunks)
+            return create_base(git_dir, archive)
     except NotFound as error:
         raise UserError(f"the image of {name} has no folder {where}: its WORKDIR has to hold the repository") from error
     finally:

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import os
 import shutil
 import subprocess
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -94,21 +95,52 @@ def _git(arguments: Sequence[str], *, git_dir: Path, stdin: bytes = b"", env: Ma
     return done.stdout
 
 
-def files(archive: IO[bytes]) -> Iterator[File | str]:
-    """The files and links below an archive's top folder, `.git` left out; for one that is too large its path.
+@dataclass(frozen=True)
+class TooLarge:
+    path: str
+
+
+@dataclass(frozen=True)
+class HardLink:
+    """A second name of a file that came before it in the archive."""
+
+    path: str
+    target: str
+
+
+def _relative(name: str) -> str | None:
+    """A member's path below the archive's top folder; None for the folder itself and for what is git's own."""
+    parts = PurePosixPath(name).parts[1:]
+    return None if not parts or ".git" in parts or ".." in parts else "/".join(parts)
+
+
+def paths(archive: IO[bytes]) -> list[str]:
+    """The paths of all that `files` would give, contents unread."""
+    archive.seek(0)
+    with tarfile.open(fileobj=archive, mode="r:") as tar:
+        found = [_relative(m.name) for m in tar if m.issym() or m.isfile() or m.islnk()]
+    return [path for path in found if path is not None]
+
+
+def files(archive: IO[bytes], skip: Container[str] = ()) -> Iterator[File | HardLink | TooLarge]:
+    """The files and links below an archive's top folder, `.git` and what is in `skip` left out.
 
     Devices, sockets and pipes are nothing that a patch could hold.
     """
+    archive.seek(0)
     with tarfile.open(fileobj=archive, mode="r|") as tar:
         for member in tar:
-            parts = PurePosixPath(member.name).parts[1:]
-            if not parts or ".git" in parts or ".." in parts:
+            path = _relative(member.name)
+            if path is None or path in skip:
                 continue
-            path = "/".join(parts)
             if member.issym():
                 yield File(path, "120000", os.fsencode(member.linkname))
+            elif member.islnk():
+                target = _relative(member.linkname)
+                if target is not None:
+                    yield HardLink(path, target)
             elif member.isfile() and member.size > LARGEST_FILE_BYTES:
-                yield path
+                yield TooLarge(path)
             elif member.isfile():
                 stream = tar.extractfile(member)
                 assert stream is not None
@@ -134,34 +166,39 @@ class Base:
         return entries
 
     def difference(self, archive: IO[bytes]) -> Difference:
-        """What changed from this base to `archive`, a tar of the work directory.
+        """What changed from this base to `archive`, a seekable tar of the work directory.
 
         New files that the base's ignore rules name are left out; a file of the base is compared whatever they say.
         """
-        seen: set[str] = set()
-        changed: dict[str, File] = {}
+        new = [path for path in paths(archive) if path not in self.entries]
+        ignored = self._ignored(new)
+        known = {blob for _, blob in self.entries.values()}
+        state: dict[str, tuple[str, str]] = {}  # path to (mode, blob), as it is now
         too_large: list[str] = []
-        for file in files(archive):
-            if isinstance(file, str):
-                too_large.append(file)
-                seen.add(file)
-                continue
-            seen.add(file.path)
-            if self.entries.get(file.path) != (file.mode, file.blob):
-                changed[file.path] = file
-        ignored = self._ignored([path for path in changed if path not in self.entries])
-        kept = [file for path, file in changed.items() if path not in ignored]
-        deleted = [path for path in self.entries if path not in seen]
-        too_large = [path for path in too_large if path not in self._ignored(too_large)] if too_large else []
-        if not kept and not deleted:
-            return Difference(b"", tuple(too_large))
         with self._scratch() as env:
-            for file in kept:
-                _write_object(Path(env["GIT_OBJECT_DIRECTORY"]), file)
+            for file in files(archive, skip=ignored):
+                if isinstance(file, TooLarge):
+                    too_large.append(file.path)
+                elif isinstance(file, HardLink):
+                    # A name of something that was left out is left out with it.
+                    if file.target in state:
+                        state[file.path] = state[file.target]
+                else:
+                    state[file.path] = (file.mode, file.blob)
+                    if file.blob not in known:
+                        _write_object(Path(env["GIT_OBJECT_DIRECTORY"]), file)
+            changed = {path: entry for path, entry in state.items() if self.entries.get(path) != entry}
+            deleted = self.entries.keys() - state.keys() - set(too_large)
+            if not changed and not deleted:
+                return Difference(b"", tuple(too_large))
             lines = [f"0 {'0' * 40}\t{path}\0" for path in deleted]
-            lines += [f"{file.mode} {file.blob}\t{file.path}\0" for file in kept]
-            index = os.fsencode("".join(lines))
-            _git(["update-index", "-z", "--index-info"], git_dir=self.git_dir, stdin=index, env=env)
+            lines += [f"{mode} {blob}\t{path}\0" for path, (mode, blob) in changed.items()]
+            _git(
+                ["update-index", "-z", "--index-info"],
+                git_dir=self.git_dir,
+                stdin=os.fsencode("".join(lines)),
+                env=env,
+            )
             patch = _git(
                 ["diff", "--cached", "--binary", "--full-index", "--find-renames", "--no-ext-diff",
                  "--no-textconv", "--no-color", "HEAD"],
@@ -215,13 +252,15 @@ class Base:
             _git(["read-tree", "HEAD"], git_dir=self.git_dir, env=env)
             yield env
 
-    def _ignored(self, paths: Iterable[str]) -> set[str]:
-        names = [path for path in paths if not path.endswith("/.gitignore") and path != ".gitignore"]
-        return ignored(self.git_dir, self.git_dir / "ignore", names) if names else set()
+    def _ignored(self, names: Iterable[str]) -> set[str]:
+        asked = [name for name in names if PurePosixPath(name).name != ".gitignore"]
+        return ignored(self.git_dir, self.git_dir / "ignore", asked)
 
 
-def ignored(git_dir: Path, rules: Path, paths: Sequence[str]) -> set[str]:
-    """Those of `paths` that the .gitignore files below `rules` and the common leftovers name."""
+def ignored(git_dir: Path, rules: Path, names: Sequence[str]) -> set[str]:
+    """Those paths that the .gitignore files below `rules` and the common leftovers name."""
+    if not names:
+        return set()
     done = subprocess.run(
         [
             "git",
@@ -232,7 +271,8 @@ def ignored(git_dir: Path, rules: Path, paths: Sequence[str]) -> set[str]:
             "-z",
             "--stdin",
         ],
-        input=os.fsencode("\0".join(paths)),
+        # With the dot a file that is called ":!x" is no pattern.
+        input=os.fsencode("\0".join(f"./{name}" for name in names)),
         capture_output=True,
         cwd=rules,
         env=ENVIRONMENT,
@@ -240,7 +280,7 @@ def ignored(git_dir: Path, rules: Path, paths: Sequence[str]) -> set[str]:
     )
     if done.returncode not in (0, 1):  # 1: none is ignored
         raise MachineError(f"git check-ignore failed: {done.stderr.decode(errors='replace').strip()}")
-    return {os.fsdecode(path) for path in done.stdout.split(b"\0") if path}
+    return {os.fsdecode(path).removeprefix("./") for path in done.stdout.split(b"\0") if path}
 
 
 def _write_object(folder: Path, file: File) -> None:
@@ -249,8 +289,22 @@ def _write_object(folder: Path, file: File) -> None:
     target.write_bytes(zlib.compress(b"blob %d\0" % len(file.content) + file.content, 1))
 
 
+def _tracked(archive: IO[bytes], git_dir: Path) -> set[str]:
+    """The paths in the index of the repository that the archive holds; none when it holds no repository."""
+    archive.seek(0)
+    with tarfile.open(fileobj=archive, mode="r:") as tar, tempfile.NamedTemporaryFile(prefix="harness-index-") as copy:
+        index = next((m for m in tar if PurePosixPath(m.name).parts[1:] == (".git", "index") and m.isfile()), None)
+        stream = tar.extractfile(index) if index else None
+        if stream is None:
+            return set()
+        shutil.copyfileobj(stream, copy)
+        copy.flush()
+        listing = _git(["ls-files", "-z"], git_dir=git_dir, env={"GIT_INDEX_FILE": copy.name})
+    return {os.fsdecode(path) for path in listing.split(b"\0") if path}
+
+
 def create_base(git_dir: Path, archive: IO[bytes]) -> Base:
-    """Read a base out of `archive`, a tar of the work directory of a fresh container.
+    """Read a base out of `archive`, a seekable tar of the work directory of a fresh container.
 
     The repository appears under `git_dir` only when it is whole.
     """
@@ -263,17 +317,21 @@ def create_base(git_dir: Path, archive: IO[bytes]) -> Base:
         (part / "info" / "exclude").write_text("\n".join(LEFTOVERS) + "\n", encoding="utf-8")
         rules = part / "ignore"
         rules.mkdir()
-        found = [file for file in files(archive) if isinstance(file, File)]
-        for file in found:
-            if PurePosixPath(file.path).name == ".gitignore" and file.mode != "120000":
+        for file in files(archive):
+            if isinstance(file, File) and PurePosixPath(file.path).name == ".gitignore" and file.mode != "120000":
                 target = rules / file.path
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(file.content)
-        left_out = ignored(part, rules, [file.path for file in found]) if found else set()
-        for file in found:
-            if file.path not in left_out:
+        # What the image's own repository tracks is part of the base, whatever its ignore rules say.
+        left_out = ignored(part, rules, paths(archive)) - _tracked(archive, part)
+        entries: dict[str, tuple[str, str]] = {}
+        for file in files(archive, skip=left_out):
+            if isinstance(file, HardLink) and file.target in entries:
+                entries[file.path] = entries[file.target]
+            elif isinstance(file, File):
                 _write_object(part / "objects", file)
-        index = "".join(f"{f.mode} {f.blob}\t{f.path}\0" for f in found if f.path not in left_out)
+                entries[file.path] = (file.mode, file.blob)
+        index = "".join(f"{mode} {blob}\t{path}\0" for path, (mode, blob) in entries.items())
         _git(["update-index", "-z", "--index-info"], git_dir=part, stdin=os.fsencode(index))
         tree = _git(["write-tree"], git_dir=part).decode().strip()
         commit = _git(["commit-tree", "-m", "base", tree], git_dir=part).decode().strip()
@@ -291,8 +349,6 @@ def create_base(git_dir: Path, archive: IO[bytes]) -> Base:
 
 def agents_repository(base: Base, archive_prefix: str) -> bytes:
     """A tar of the `.git` that the agent gets: the same one commit, nothing else, an index that fits it."""
-    import io
-
     with tempfile.TemporaryDirectory(prefix="harness-git-") as folder:
         git_dir = Path(folder) / ".git"
         shutil.copytree(base.git_dir, git_dir, ignore=shutil.ignore_patterns("ignore", "info", "index", "hooks"))

@@ -9,9 +9,10 @@ import fcntl
 import json
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from sqlite_utils import Database
 
@@ -68,12 +69,21 @@ def _write_meanings(db: Database) -> None:
     ]
     pairs = [{"ended_by": e, "verdict": v, "outcome": o} for e, v, o in all_outcomes()]
     # Written only when they differ, so that a reader never waits for a sweep that is writing.
-    if list(db.table("endings").rows) != rows or len(list(db.table("outcomes").rows)) != len(pairs):
+    if not (_same_rows(db, "endings", rows) and _same_rows(db, "outcomes", pairs)):
         with db.atomic():
             db.execute("DELETE FROM endings")
             db.execute("DELETE FROM outcomes")
             db.table("endings").insert_all(rows)
             db.table("outcomes").insert_all(pairs)
+
+
+def _same_rows(db: Database, table: str, rows: list[dict[str, Any]]) -> bool:
+    """Whether the table holds just these rows, in any order."""
+
+    def contents(some: Iterable[dict[str, Any]]) -> set[frozenset[tuple[str, Any]]]:
+        return {frozenset(row.items()) for row in some}
+
+    return contents(db.table(table).rows) == contents(rows)
 
 
 @contextmanager

@@ -69,10 +69,14 @@ def insert_run(
 
 
 def set_aside(db: Database, run: Mapping[str, Any]) -> None:
-    """Turn a run that the machine spoilt into a note of the attempt, so that it can be tried again."""
+    """Turn a run that the machine spoilt into a note of the attempt, so that it can be tried again.
+
+    Its sweep is under way again: one that is interrupted now must not look complete.
+    """
     with db.atomic():
         note_attempt(db, run["sweep_id"], run["position"], run["attempt"], run["ended_by"], run["ended_detail"])
         db.execute("DELETE FROM runs WHERE run_id = ?", [run["run_id"]])
+        db.table("sweeps").update(run["sweep_id"], {"ended_at": None})
 
 
 def note_attempt(db: Database, sweep_id: str, position: int, attempt: int, ended_by: str, detail: str | None) -> None:

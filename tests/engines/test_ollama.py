@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 from asking import answer, ask, leave_early, question
 
 from harness.engines.base import EngineError, EngineStuck
-from harness.engines.ollama import Ollama, server_url
+from harness.engines.ollama import Ollama, _runners, server_url
 from harness.errors import MachineError, UserError
 
 LONG = "The quick brown fox jumps over the lazy dog. " * 30
@@ -147,6 +148,32 @@ def test_only_what_it_loaded_is_unloaded(smollm2: str, ollama: Any) -> None:
     owner.close()
     assert smollm2 not in loaded()
     ollama.prepare(smollm2, 2048)
+
+
+@pytest.mark.ollama
+def test_memory_is_measured_without_a_scan_and_survives_a_restart(
+    smollm2: str, ollama: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scans = []
+
+    def counted() -> list[psutil.Process]:
+        scans.append(_runners())
+        return scans[-1]
+
+    monkeypatch.setattr("harness.engines.ollama._runners", counted)
+    ollama.prepare(smollm2, 2048)
+    scans.clear()  # `settle` looks for the runners itself
+    assert all(ollama.memory_bytes() > 50_000_000 for _ in range(5))
+    assert len(scans) == 1
+    [runner] = scans[0]
+    runner.kill()  # behind the engine's back
+    psutil.wait_procs([runner], timeout=5)
+    assert ollama.memory_bytes() is None
+    assert ask(ollama, "hi", num_ctx=2048)[2].output_tokens > 0  # the server starts a new one
+    assert ollama.memory_bytes() > 50_000_000
+    assert [process.pid for process in scans[-1]] != [runner.pid]
+    ollama.restart()
+    assert ollama.memory_bytes() > 50_000_000
 
 
 @pytest.mark.ollama

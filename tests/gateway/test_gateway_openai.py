@@ -130,6 +130,23 @@ def test_seeds_are_equal_across_runs_and_differ_between_calls(open_run):
     assert len(set(seeds[0])) == 3
 
 
+def test_refused_requests_do_not_shift_the_seeds_after_them(open_run):
+    straight = open_run(HELLO)
+    for _ in range(3):
+        straight.chat()
+    wanted = [record.seed for record in straight.close()]
+    curious = open_run(HELLO)
+    curious.chat()
+    assert curious.chat(tools=TOOLS).status_code == 400
+    assert curious.client.post("/v1/chat/completions", content=b"{").status_code == 400
+    curious.chat()
+    assert curious.chat(n=2).status_code == 400
+    curious.chat()
+    records = curious.close()
+    assert [record.index for record in records] == list(range(6))
+    assert [record.seed for record in records] == [wanted[0], None, None, wanted[1], None, wanted[2]]
+
+
 def test_models_with_and_without_the_prefix(open_run):
     run = open_run(HELLO)
     for path in ("/v1/models", "/models"):

@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import json
 import subprocess
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ def test_oracle_resolves_nop_does_not_and_everything_is_on_record(harness) -> No
         assert row["sandbox_peak_cgroup_bytes"] >= row["sandbox_peak_anon_bytes"] or row["cpu_s"] is None
         assert row["image_digest"].startswith("sha256:")
     artefacts = harness.rows("SELECT * FROM artefacts")
-    assert {a["name"] for a in artefacts} >= {"patch.diff", "tests.log", "agent.log", "out/result.json"}
+    assert {a["name"] for a in artefacts} >= {"patch.diff", "tests.log", "agent.log", "out.tar"}
     for artefact in artefacts:
         content = (harness.runs / artefact["path"]).read_bytes()
         assert hashlib.sha256(content).hexdigest() == artefact["sha256"]
@@ -46,27 +47,49 @@ def test_an_only_agent_cannot_be_the_oracle_by_its_manifest(harness) -> None:
     from harness import paths
 
     runner = (paths.builtin("agents") / "oracle" / "run.sh").read_text()
-    path = harness.agent("impostor", "ls /opt/harness /solution >&2; " + runner)
+    path = harness.agent("impostor", "find /opt/harness /solution -name '*sol*'; " + runner)
     done = harness("sweep", "--agents", path, "--tasks", "smoke", "--limit", "1", "--json")
     [row] = harness.rows("SELECT * FROM runs_summary")
     assert row["outcome"] == "no_patch", done.err
-    log = next(harness.runs.rglob("agent.log.gz"))
-    assert "solution" not in gzip.decompress(log.read_bytes()).decode().split("ls: cannot")[0]
+    log = gzip.decompress(next(harness.runs.rglob("agent.log.gz")).read_bytes()).decode()
+    assert log.splitlines()[0] == "find: '/solution': No such file or directory".replace("'", log[6])
+    assert "\n/" not in log
 
 
 @pytest.mark.parametrize(
     ("script", "ended_by", "claimed", "exit_code"),
     [
         ('echo \'{"status": "submitted"}\' > "$HARNESS_RESULT_FILE"', "submitted", "submitted", 0),
-        ("exit 0", "submitted", None, 0),
+        ("exit 0", "gave_up", None, 0),
         ("exit 7", "crashed", None, 7),
-        ('echo "{]" > "$HARNESS_RESULT_FILE"', "submitted", "unreadable", 0),
+        ('echo "{]" > "$HARNESS_RESULT_FILE"', "gave_up", "unreadable", 0),
         ("trap '' TERM; while :; do sleep 1; done", "timeout", None, None),
         ("while :; do sleep 1; done", "timeout", None, 143),
-        ("(trap '' TERM HUP; setsid sleep 600 &) ; exit 0", "submitted", None, 0),
+        ("(trap '' TERM HUP; setsid sleep 600 &) ; exit 0", "gave_up", None, 0),
         ("kill -9 $$", "crashed", None, 137),
+        ("kill -9 -1; sleep 600", "crashed", None, None),
+        ('head -c 200000 /dev/zero | tr "\\0" "[" > "$HARNESS_RESULT_FILE"', "gave_up", "unreadable", 0),
+        (
+            'cd "$HARNESS_OUT_DIR"; head -c 70m /dev/zero > a; printf x > "$(printf "\\377")"; '
+            'echo \'{"status": "gave_up"}\' > result.json',
+            "gave_up",
+            "gave_up",
+            0,
+        ),
     ],
-    ids=["claims", "no-result", "crash", "bad-result", "ignores-sigterm", "hangs", "leaves-a-daemon", "kills-itself"],
+    ids=[
+        "claims",
+        "no-result",
+        "crash",
+        "bad-result",
+        "ignores-sigterm",
+        "hangs",
+        "leaves-a-daemon",
+        "kills-itself",
+        "kills-all",
+        "deep-result",
+        "odd-out-folder",
+    ],
 )
 def test_exit_crash_timeout_and_missing_result_are_told_apart(harness, script, ended_by, claimed, exit_code) -> None:
     path = harness.agent("odd", script)
@@ -76,6 +99,14 @@ def test_exit_crash_timeout_and_missing_result_are_told_apart(harness, script, e
     assert (row["ended_by"], row["claimed"], row["exit_code"]) == (ended_by, claimed, exit_code), done.err
     assert row["verdict"] == "empty_patch"
     assert not harness.containers()
+
+
+def test_an_agent_that_removes_its_work_directory_is_graded_and_the_sweep_goes_on(harness) -> None:
+    path = harness.agent("wiper", 'cd /; rm -rf "$HARNESS_WORKDIR"')
+    done = harness("sweep", "--agents", f"{path},nop", "--tasks", "smoke", "--limit", "1", "--json")
+    assert done.code == 0, done.err
+    verdicts = {row["agent"]: row["verdict"] for row in harness.rows("SELECT * FROM runs")}
+    assert verdicts == {"wiper": "unresolved", "nop": "empty_patch"}
 
 
 def test_work_done_before_a_timeout_is_graded(harness) -> None:
@@ -96,16 +127,17 @@ def test_the_sandbox_has_no_network_few_rights_and_one_commit(harness) -> None:
       cat /proc/net/dev | tail -n +3 | cut -d: -f1 | tr -d ' '
       grep CapEff /proc/self/status
       grep NoNewPrivs /proc/self/status
-      git log --all --format=one-commit; git remote; git reflog | wc -l
+      git log --all --format=one-commit; echo "remotes [$(git remote)] reflog [$(git reflog | wc -l)]"
       (exec 3<>/dev/tcp/1.1.1.1/80) 2>&1 && echo reached
       find / -xdev -name 'test_*.py' -path '/tests/*'
-      ls / | grep -c '^solution$'
+      echo "solutions [$(ls / /opt/harness | grep -c '^solution$')]"
     } > "$HARNESS_OUT_DIR/seen" 2>&1
     """
     path = harness.agent("spy", "#!/bin/bash\n" + script, runner="spy")
     (Path(path) / "spy").chmod(0o755)
     harness("sweep", "--agents", path, "--tasks", "smoke", "--limit", "1", "--json")
-    seen = gzip.decompress(next(harness.runs.rglob("seen.gz")).read_bytes()).decode()
+    with tarfile.open(next(harness.runs.rglob("out.tar.gz"))) as out:
+        seen = out.extractfile("out/seen").read().decode()
     assert "CapEff:\t0000000000000000" in seen
     assert "NoNewPrivs:\t1" in seen
     assert seen.count("one-commit") == 1
@@ -113,6 +145,8 @@ def test_the_sandbox_has_no_network_few_rights_and_one_commit(harness) -> None:
     assert "unreachable" in seen or "Network" in seen
     assert seen.splitlines()[0] == "lo"
     assert "/tests/" not in seen
+    assert "remotes [] reflog [0]" in seen
+    assert "solutions [0]" in seen
 
 
 @pytest.mark.parametrize(
@@ -142,14 +176,19 @@ def test_a_resolved_verdict_comes_from_the_hidden_tests_alone(harness) -> None:
     assert row["verdict"] == "unresolved"
 
 
-def test_verify_proves_a_suite_and_unmasks_a_bad_task(harness, tmp_path: Path) -> None:
+def test_verify_proves_a_suite_and_unmasks_bad_tasks(harness, tmp_path: Path) -> None:
     from harness.suites import load_suite
 
     suite = tmp_path / "mine"
     suite.mkdir()
-    for task in load_suite("smoke").tasks[:2]:
+    good, wrong, always = load_suite("smoke").tasks[:3]
+    for task in (good, wrong, always):
         subprocess.run(["cp", "-r", str(task.folder), str(suite)], check=True)
-    (suite / load_suite("smoke").tasks[1].name / "solution" / "solve.sh").write_text("#!/bin/sh\necho nothing\n")
+    (suite / wrong.name / "solution" / "solve.sh").write_text("#!/bin/sh\necho nothing\n")
+    (suite / always.name / "tests" / "test.sh").write_text("echo 1 > /logs/verifier/reward.txt\n")
     done = harness("tasks", "verify", str(suite), "--json")
     assert done.code == 1
-    assert [row["good"] for row in json.loads(done.out)] == [True, False]
+    rows = {row["task"]: row for row in json.loads(done.out)}
+    assert [rows[task.name]["good"] for task in (good, wrong, always)] == [True, False, False]
+    assert "the solution does not resolve it" in rows[wrong.name]["why"]
+    assert rows[always.name]["why"] == "its tests pass without any change"

@@ -12,8 +12,8 @@ import pytest
 from harness.sandbox.tree import Base, File, PatchRejected, agents_repository, create_base
 
 
-def archive(entries: dict[str, bytes | str | tuple[bytes, int]]) -> io.BytesIO:
-    """A tar as Docker gives it: everything below one top folder. A str is a link's target."""
+def archive(entries: dict[str, bytes | str | tuple[bytes, int]], hard: dict[str, str] | None = None) -> io.BytesIO:
+    """A tar as Docker gives it: everything below one top folder. A str is a link's target; `hard` are hard links."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for name, value in entries.items():
@@ -25,6 +25,10 @@ def archive(entries: dict[str, bytes | str | tuple[bytes, int]]) -> io.BytesIO:
             content, mode = value if isinstance(value, tuple) else (value, 0o644)
             member.mode, member.size = mode, len(content)
             tar.addfile(member, io.BytesIO(content))
+        for name, target in (hard or {}).items():
+            member = tarfile.TarInfo(f"testbed/{name}")
+            member.type, member.linkname = tarfile.LNKTYPE, f"testbed/{target}"
+            tar.addfile(member)
     buffer.seek(0)
     return buffer
 
@@ -145,6 +149,46 @@ def test_a_file_that_became_a_folder(base: Base) -> None:
     result = changed(base, **{"gone.txt": None, "gone.txt/now.py": b"1\n"})
     assert result["gone.txt/now.py"] is not None
     assert result["gone.txt"] is None
+
+
+def test_a_hard_link_is_a_file_like_any_other(base: Base, tmp_path: Path) -> None:
+    patch = base.difference(archive(START, hard={"copy.py": "a.py"})).patch
+    files, removed = base.apply(patch)
+    assert ([(f.path, f.content) for f in files], removed) == ([("copy.py", b"x = 1\n")], [])
+    without = {name: value for name, value in START.items() if name != "a.py"} | {"z.py": b"x = 1\n"}
+    assert base.apply(base.difference(archive(without, hard={"a.py": "z.py"})).patch)[1] == []
+    linked = create_base(tmp_path / "linked.git", archive({"a": b"1"}, hard={"b": "a"}))
+    assert set(linked.entries) == {"a", "b"}
+
+
+def test_names_that_git_would_take_for_patterns(base: Base) -> None:
+    assert set(changed(base, **{":!x": b"1", ":(bad)y": b"2", "*.py": b"3"})) == {":!x", ":(bad)y", "*.py"}
+
+
+def test_an_empty_work_directory_is_every_file_deleted(base: Base) -> None:
+    files, removed = base.apply(base.difference(archive({})).patch)
+    assert (files, set(removed)) == ([], set(base.entries))
+
+
+def test_a_tracked_file_is_compared_whatever_the_ignore_rules_say(tmp_path: Path) -> None:
+    repository = tmp_path / "testbed"
+    (repository / "build").mkdir(parents=True)
+    (repository / ".gitignore").write_text("build/\n")
+    (repository / "build" / "tracked.py").write_text("x = 1\n")
+    (repository / "build" / "left.o").write_text("x")
+    for words in (["init", "-q"], ["add", "-f", ".gitignore", "build/tracked.py"]):
+        subprocess.run(["git", "-C", str(repository), *words], check=True)
+
+    def taken() -> io.BytesIO:
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w") as tar:
+            tar.add(repository, "testbed")
+        return buffer
+
+    base = create_base(tmp_path / "base.git", taken())
+    assert set(base.entries) == {".gitignore", "build/tracked.py"}
+    (repository / "build" / "tracked.py").write_text("x = 2\n")
+    assert [f.path for f in base.apply(base.difference(taken()).patch)[0]] == ["build/tracked.py"]
 
 
 def test_a_huge_file_is_named_and_left_out(base: Base) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
@@ -13,6 +13,7 @@ from harness.errors import UserError
 from harness.outcome import ENDINGS, EndedBy, Verdict, outcome
 from harness.store.columns import COLUMNS, TABLES
 from harness.store.db import open_store, read_store, writer_lock
+from harness.store.records import end_sweep, insert_run, insert_sweep, set_aside
 
 
 def test_every_column_is_documented_and_every_documented_column_exists(tmp_path: Path) -> None:
@@ -87,3 +88,41 @@ def test_the_view_shows_the_outcome_that_the_code_derives(tmp_path: Path) -> Non
     assert rows[("timeout", "resolved")] == "resolved"
     assert rows[("model_error", "unresolved")] == "invalid"
     assert len(rows) == len(get_args(EndedBy)) * len(get_args(Verdict))
+
+
+def test_a_meaning_that_another_version_wrote_is_written_anew(tmp_path: Path) -> None:
+    db = open_store(tmp_path / "h.db")
+    wanted = sorted(map(str, db.table("outcomes").rows))
+    db.execute("UPDATE outcomes SET outcome = 'invalid' WHERE ended_by = 'timeout' AND verdict = 'resolved'")
+    db.conn.commit()
+    assert sorted(map(str, db.table("outcomes").rows)) != wanted
+    db.close()
+    assert sorted(map(str, open_store(tmp_path / "h.db").table("outcomes").rows)) == wanted
+
+
+def test_meanings_in_another_order_are_left_alone(tmp_path: Path) -> None:
+    db = open_store(tmp_path / "h.db")
+    turned = list(db.table("endings").rows)[::-1]
+    with db.atomic():
+        db.execute("DELETE FROM endings")
+        db.table("endings").insert_all(turned)
+    db.close()
+    assert list(open_store(tmp_path / "h.db").table("endings").rows) == turned
+
+
+def test_a_run_that_is_set_aside_reopens_its_sweep(tmp_path: Path) -> None:
+    db = open_store(tmp_path / "h.db")
+    for sweep in ("s1", "s2"):
+        insert_sweep(db, sweep_id=sweep, machine_id="m", facts={}, version="1", spec={}, resolved={}, planned_runs=1)
+    columns = db.table("runs").columns
+    row: dict[str, Any] = {c.name: (0 if c.type in ("INTEGER", "REAL") else "") if c.notnull else None for c in columns}
+    row |= {"run_id": "s1-0", "sweep_id": "s1", "machine_id": "m", "attempt": 1, "ended_by": "sandbox_error"}
+    insert_run(db, row, [], [], [])
+    for sweep in ("s1", "s2"):
+        end_sweep(db, sweep)
+    set_aside(db, row)
+    assert list(db.table("runs").rows) == []
+    assert [(a["sweep_id"], a["ended_by"]) for a in db.table("attempts").rows] == [("s1", "sandbox_error")]
+    ended = {r["sweep_id"]: r["ended_at"] for r in db.table("sweeps").rows}
+    assert ended["s1"] is None
+    assert ended["s2"] is not None

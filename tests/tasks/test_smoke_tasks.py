@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -106,8 +108,16 @@ def test_the_agent_sees_neither_hidden_tests_nor_solution(task: Path) -> None:
     assert not {path.read_bytes() for path in visible} & {path.read_bytes() for path in hidden}
 
 
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A folder that nobody can read too: pytest's own are private, and under root the tests run as nobody."""
+    with tempfile.TemporaryDirectory(prefix="smoke") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
 class Copy:
-    """A copy of a task's repository, graded and solved on this machine instead of in a container."""
+    """A copy of a task's repository and tests, graded and solved on this machine instead of in a container."""
 
     def __init__(self, task: Path, folder: Path) -> None:
         for program in ("bash", "gzip", "patch", "python3", "timeout"):
@@ -116,11 +126,18 @@ class Copy:
         self.task = task
         self.testbed = folder / "testbed"
         self.logs = folder / "logs"
+        self.tests = folder / "tests"
         caches = shutil.ignore_patterns("__pycache__")
         shutil.copytree(task / "environment" / "repo", self.testbed, ignore=caches)
+        shutil.copytree(task / "tests", self.tests, ignore=caches)
 
     def run(self, command: list[str]) -> subprocess.CompletedProcess[str]:
-        places = {"TESTBED": str(self.testbed), "VERIFIER_DIR": str(self.logs)}
+        places = {
+            "TESTBED": str(self.testbed),
+            "VERIFIER_DIR": str(self.logs),
+            # The system's Python first: nobody can't run one in root's home.
+            "PATH": f"/usr/bin:/bin:{os.environ['PATH']}",
+        }
         return subprocess.run(
             command,
             cwd=self.testbed,
@@ -132,7 +149,7 @@ class Copy:
         )
 
     def reward(self) -> str:
-        self.last = self.run([str(self.task / "tests" / "test.sh")])
+        self.last = self.run([str(self.tests / "test.sh")])
         return (self.logs / "reward.txt").read_text(encoding="utf-8").strip()
 
     def solve(self) -> None:
@@ -145,8 +162,8 @@ class Copy:
 
 
 @each_task
-def test_unresolved_before_and_resolved_after(task: Path, tmp_path: Path) -> None:
-    copy = Copy(task, tmp_path)
+def test_unresolved_before_and_resolved_after(task: Path, place: Path) -> None:
+    copy = Copy(task, place)
     copy.own_tests()
     assert copy.reward() == "0"
     assert "FAILED" in copy.last.stdout
@@ -165,8 +182,8 @@ def test_unresolved_before_and_resolved_after(task: Path, tmp_path: Path) -> Non
         ("log-archive-lost-files", "lib/retention.sh"),
     ],
 )
-def test_half_of_a_fix_in_two_files_is_not_enough(name: str, left_out: str, tmp_path: Path) -> None:
-    copy = Copy(SUITE / name, tmp_path)
+def test_half_of_a_fix_in_two_files_is_not_enough(name: str, left_out: str, place: Path) -> None:
+    copy = Copy(SUITE / name, place)
     copy.solve()
     shutil.copy(SUITE / name / "environment" / "repo" / left_out, copy.testbed / left_out)
     assert copy.reward() == "0"
@@ -179,18 +196,64 @@ def test_half_of_a_fix_in_two_files_is_not_enough(name: str, left_out: str, tmp_
         ("shopcart/__init__.py", "import os\nos._exit(0)\n"),
         ("shopcart/__init__.py", "raise SystemExit(0)\n"),
         ("shopcart/__init__.py", "import unittest\nraise unittest.SkipTest\n"),
+        ("shopcart/__init__.py", "import os\nos.kill(os.getpid(), 9)\n"),
+        ("shopcart/__init__.py", "import os\nos.write(2, b'\\nOK\\n')\nos._exit(0)\n"),
     ],
-    ids=["syntax error", "process ends", "exit 0", "skip"],
+    ids=["syntax error", "process ends", "exit 0", "skip", "killed", "says OK"],
 )
-def test_broken_files_are_unresolved(file: str, content: str, tmp_path: Path) -> None:
-    copy = Copy(SUITE / "basket-shared-default", tmp_path)
+def test_broken_files_are_unresolved(file: str, content: str, place: Path) -> None:
+    copy = Copy(SUITE / "basket-shared-default", place)
     copy.solve()
     (copy.testbed / file).write_text(content, encoding="utf-8")
     assert copy.reward() == "0"
 
 
-def test_files_named_like_the_standard_library_do_not_reach_the_grader(tmp_path: Path) -> None:
-    copy = Copy(SUITE / "basket-shared-default", tmp_path)
+FORGERY = """
+import glob, os, signal, sys
+for path in ["{logs}/reward.txt", "{logs}/unittest.txt", *glob.glob("{tests}/*")]:
+    try:
+        with open(path, "w") as file:
+            file.write("1")
+    except OSError:
+        print("kept out of", path)
+with open("/proc/%d/stat" % os.getppid()) as file:
+    grandparent = int(file.read().rsplit(")", 1)[1].split()[1])
+for process in (grandparent, os.getppid()):
+    try:
+        os.kill(process, signal.SIGKILL)
+    except PermissionError:
+        print("not allowed to kill", process)
+sys.stdout.flush()
+os._exit(0)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can run the tests as nobody")
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="setpriv is not on this machine")
+def test_code_under_test_can_not_write_its_own_reward(place: Path) -> None:
+    copy = Copy(SUITE / "basket-shared-default", place)
+    forgery = FORGERY.format(logs=copy.logs, tests=copy.tests)
+    (copy.testbed / "shopcart" / "__init__.py").write_text(forgery, encoding="utf-8")
+    tests = {path.name: path.read_bytes() for path in copy.tests.iterdir()}
+    assert copy.reward() == "0"
+    assert copy.last.returncode == 0, "test.sh was killed"
+    assert copy.last.stdout.count("kept out of") == 4, copy.last.stdout
+    assert copy.last.stdout.count("not allowed to kill") == 2
+    assert {path.name: path.read_bytes() for path in copy.tests.iterdir()} == tests
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can run the tests as nobody")
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="setpriv is not on this machine")
+def test_a_work_directory_out_of_nobodys_reach_is_no_verdict(place: Path) -> None:
+    copy = Copy(SUITE / "basket-shared-default", place)
+    place.chmod(0o700)
+    with pytest.raises(FileNotFoundError):
+        copy.reward()
+    assert "no verdict: the user nobody" in copy.last.stderr
+
+
+def test_files_named_like_the_standard_library_do_not_reach_the_grader(place: Path) -> None:
+    copy = Copy(SUITE / "basket-shared-default", place)
     copy.solve()
     for name in ("unittest.py", "os.py", "dataclasses.py", "sitecustomize.py"):
         (copy.testbed / name).write_text("1 / 0\n", encoding="utf-8")
