@@ -61,7 +61,7 @@ def main() -> None:
         print(f"harness: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        print("harness: interrupted", file=sys.stderr)
+        print("harness: interrupted; `harness sweep --resume` continues a sweep that had begun", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
         # Docker may go away at any moment, and its library has no end of exceptions for that.

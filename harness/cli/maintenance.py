@@ -18,7 +18,7 @@ def doctor(db: Db = None, runs_dir: RunsDir = None, as_json: Json = False) -> No
     from harness.engines import open_engine
     from harness.errors import HarnessError, MachineError
     from harness.manifests import find_agents
-    from harness.sandbox import bundle
+    from harness.sandbox import bundle, leftovers
     from harness.sandbox.daemon import connect
     from harness.store.db import read_store
 
@@ -29,7 +29,7 @@ def doctor(db: Db = None, runs_dir: RunsDir = None, as_json: Json = False) -> No
         try:
             rows.append({"check": name, "state": "ok", "detail": look()})
         except HarnessError as error:
-            rows.append({"check": name, "state": "missing" if needed else "not there", "detail": str(error)})
+            rows.append({"check": name, "state": "missing" if needed else "look", "detail": str(error)})
 
     def docker() -> str:
         version = connect(timeout_s=10).version()
@@ -73,12 +73,22 @@ def doctor(db: Db = None, runs_dir: RunsDir = None, as_json: Json = False) -> No
         with contextlib.closing(read_store(database)) as opened:
             return f"{database}, {opened.table('runs').count} runs"
 
+    def left_behind() -> str:
+        found = leftovers.find(connect(timeout_s=10))
+        if found:
+            raise MachineError(
+                f"a killed harness left {len(found.containers)} containers and {len(found.socket_dirs)} folders of "
+                "sockets: `harness clean` removes them, and so does the next sweep"
+            )
+        return "none"
+
     check("docker", True, docker)
     check("git", True, git)
     check("ollama", False, engine("ollama"))
     check("llama.cpp", False, engine("llamacpp"))
     check("bundles", False, bundles)
     check("energy", False, energy)
+    check("leftovers", False, left_behind)
     check("space", True, space)
     check("database", False, store)
     if as_json:

@@ -99,7 +99,7 @@ def show_run(
         print_json(run | children)
         return
     for name, value in run.items():
-        text = ", ".join(value) if isinstance(value, list) else value
+        text = ", ".join(value) if isinstance(value, list) else round(value, 3) if isinstance(value, float) else value
         print(f"{name:<26} {'-' if value in (None, []) else text}")
     if children["calls"]:
         columns = {"call_index": "#", "status": "status", "input_tokens": "in", "cached_tokens": "cached",

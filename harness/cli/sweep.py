@@ -128,6 +128,8 @@ def _run(
             already = 0
             if stored:
                 already = db.table("runs").count_where("sweep_id = ?", [stored["sweep_id"]])
+            if stored and already == len(plan.runs):
+                console.print(f"nothing is outstanding in sweep {stored['sweep_id']}")
             with SweepView(plan, console, already) as view, _interrupts(cancelled, view, console):
                 return run_sweep(plan, client, db, folder, view, cancelled, stored), plan
     finally:

@@ -187,7 +187,7 @@ class TestAPlainUser:
         assert doctor.returncode == 0, doctor
         assert checks["docker"]["state"] == checks["git"]["state"] == "ok"
         for check, extra in (("energy", "energy"), ("llama.cpp", "llamacpp")):
-            assert checks[check]["state"] == "not there"
+            assert checks[check]["state"] == "look"
             assert f"pip install 'agent-energy-harness[{extra}]'" in checks[check]["detail"]
         assert list(user.work.iterdir()) == before  # looking writes nothing
 
