@@ -180,7 +180,7 @@ def _agent_stage(
                     finished.usage = sampler.stop()
                 if door:
                     _close(door, planned, finished)
-                state = container.state()
+                state = container.state_after(finished.exit)
                 if state.word != "running":
                     finished.exit = None  # what Docker says of a command whose container has died means nothing
                 container.kill()

@@ -92,6 +92,17 @@ class Container:
             return State("gone", False)
         return State("running" if found["Running"] else "ended", bool(found["OOMKilled"]))
 
+    def state_after(self, exit_: Exit | None) -> State:
+        """The state once a command has ended. A container that dies takes its commands along (exit code 137) a moment
+        before Docker knows, so a killed command's container is given that moment."""
+        deadline = time.monotonic() + DRAIN_S
+        while True:
+            state = self.state()
+            killed = exit_ is not None and exit_.code == 137
+            if state.word != "running" or not killed or time.monotonic() > deadline:
+                return state
+            time.sleep(0.05)
+
     def alive(self) -> bool:
         return self.state().word == "running"
 
