@@ -95,6 +95,22 @@ def _cell(agent: str, model: str, group: Sequence[dict[str, Any]]) -> dict[str, 
     }
 
 
+def how_many_tasks(db: Database, sweep_id: str) -> str:
+    """The tasks of a sweep, in a sentence: how many, of which suite, and how many could not be graded there."""
+    [(text,)] = db.execute("SELECT resolved FROM sweeps WHERE sweep_id = ?", [sweep_id]).fetchall()
+    suite = json.loads(text)["suite"]
+    count, left_out = len(suite["tasks"]), suite.get("left_out") or {}
+    said = f"n = {count} tasks of {suite['name']} (hash {suite['hash']})"
+    sources = db.execute(
+        "SELECT image_source, COUNT(DISTINCT task) FROM runs WHERE sweep_id = ? GROUP BY 1 ORDER BY 1", [sweep_id]
+    ).fetchall()
+    if any(source != "dockerfile" for source, _ in sources):
+        said += "; images: " + ", ".join(f"{number} {source}" for source, number in sources)
+    if left_out:
+        said += f"; {len(left_out)} left out, which could not be graded there: {', '.join(left_out)}"
+    return said
+
+
 def marked(joules: float | None, kind: str) -> str | None:
     """An energy with the mark of its kind; None when it is unknown."""
     return None if joules is None else f"{joules:,.0f}{MARKS[kind]}"
@@ -136,6 +152,7 @@ def page(db: Database, sweep_id: str) -> str:
         missing=sweep["planned_runs"] - len(runs),
         meanings={name: meanings[name] for name in dict.fromkeys(run["ended_by"] for run in runs)},
         note=energy_note(rows),
+        tasks=how_many_tasks(db, sweep_id),
     )
 
 

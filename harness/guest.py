@@ -6,15 +6,15 @@ import json
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from docker.types import Mount
 
 from harness import paths
+from harness.images.bundle import Bundle
 from harness.plan import Plan, PlannedRun
-from harness.sandbox.bundle import Bundle
 from harness.sandbox.container import Container, Running, SandboxError, tar_of
+from harness.suites.base import TarEntry
 
 HOME = "/opt/harness"
 AGENT = f"{HOME}/agent"
@@ -46,7 +46,7 @@ class Visit:
     def files(self) -> bytes:
         """A tar, to be unpacked at /, of everything the contract promises."""
         task = self.planned.task
-        entries: dict[str, bytes | tuple[bytes, int] | Path | None] = {
+        entries: dict[str, TarEntry] = {
             OUT: None,
             f"{HOME}/task.json": json.dumps(self._task_json(), indent=2).encode(),
             f"{HOME}/instruction.md": task.instruction.encode(),
@@ -55,8 +55,8 @@ class Visit:
         if self.key is not None:
             entries[f"{HOME}/forward.py"] = paths.PACKAGE / "sandbox" / "forward.py"
         if self.planned.agent.is_oracle:
-            entries[f"{HOME}/solution"] = task.solution
-            entries["/solution"] = task.solution  # where Harbor's own solutions expect themselves
+            entries |= task.solution_files(f"{HOME}/solution")
+            entries |= task.solution_files("/solution")  # where Harbor's own solutions expect themselves
         return tar_of(entries)
 
     def mounts(self, socket_dir: str | None) -> list[Mount]:

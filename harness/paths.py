@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from harness.errors import MachineError
@@ -38,6 +41,16 @@ def cache() -> Path:
             f"the cache {path} can't be written ({error.strerror}): mend that, or set HARNESS_CACHE to another folder"
         ) from error
     return path
+
+
+@contextmanager
+def lock(name: str) -> Iterator[None]:
+    """Keep other processes, and other threads, from doing what `name` says at the same time."""
+    folder = cache() / "locks"
+    folder.mkdir(exist_ok=True)
+    with (folder / name).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def config() -> Path:

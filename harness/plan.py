@@ -12,7 +12,8 @@ from harness.engines.base import Engine, ModelInfo
 from harness.errors import UserError
 from harness.manifests import Agent, Unusable
 from harness.spec import DEFAULT_NUM_CTX, Spec
-from harness.suites import Suite, Task, folder_hash
+from harness.suites import Suite, Task
+from harness.suites.harbor import folder_hash
 
 Protocol = Literal["text", "tools"]
 
@@ -75,7 +76,8 @@ class Plan:
                 for a in self.agents
             },
             "models": {m.label: {"digest": m.info.digest, "num_ctx": m.num_ctx} for m in self.models},
-            "suite": {"name": self.suite.name, "hash": self.suite.hash, "tasks": [t.name for t in self.suite.tasks]},
+            "suite": {"name": self.suite.name, "hash": self.suite.hash, "tasks": [t.name for t in self.suite.tasks],
+                      "left_out": {task.name: task.reason for task in self.suite.left_out}},
             "sampling": {"temperature": self.temperature, "top_p": self.top_p, "seed": self.spec.seed},
             "rules": self.spec.model_dump(
                 include={"repeats", "order", "rest_s", "time_limit_s", "max_calls", "max_tokens", "num_predict",

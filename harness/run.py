@@ -25,16 +25,18 @@ from harness.errors import MachineError
 from harness.gateway.ledger import CallRecord
 from harness.gateway.policy import Policy
 from harness.gateway.server import Door, Gateway
-from harness.grading.harbor import Cancelled, Grade, grade
+from harness.grading.grade import Grade, grade
+from harness.grading.trial import Cancelled
+from harness.images.bundle import Bundle
+from harness.images.prepare import Prepared
 from harness.meter.energy import Energy, EnergyMeter, unavailable
 from harness.meter.sampler import Sampler, Usage
 from harness.outcome import EndedBy
 from harness.output import Output
 from harness.plan import Plan, PlannedRun
-from harness.sandbox.bundle import Bundle
+from harness.sandbox import history
 from harness.sandbox.container import Container, Exit, Limits, running, tar_of
 from harness.sandbox.leftovers import socket_dir_prefix, socket_root
-from harness.sandbox.prepare import Prepared
 from harness.spec import Spec
 from harness.store.artefacts import Artefact, keep
 from harness.suites import Task
@@ -111,6 +113,7 @@ def execute(bench: Bench, planned: PlannedRun, run_id: str, on_stage: Callable[[
                 sweep=bench.sweep_id, run=run_id,
             )  # fmt: skip
             finished.grading_s = time.monotonic() - graded_from
+            finished.flags += finished.grade.notes
     except Cancelled:
         finished.ended_by, finished.detail = "cancelled", "the sweep was interrupted"
     except MachineError as error:
@@ -163,6 +166,7 @@ def _agent_stage(
                 files=visit.files(), sweep=bench.sweep_id, run=run_id,
                 mounts=visit.mounts(str(socket_dir) if door else None),
             ) as container:  # fmt: skip
+                history.check(container, prepared.workdir, prepared.base)
                 if door:
                     visit.start_forwarder(container)
                 engine_bytes = model.engine.memory_bytes if model else None

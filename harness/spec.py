@@ -33,6 +33,8 @@ class Spec(BaseModel):
     """[engine/]name; needed as soon as one agent calls a model."""
     tasks: Name = "smoke"
     """A suite's name, or the path of a folder of task folders."""
+    data: Name | None = None
+    """A file of rows for a suite of a data set. Unset: HARNESS_DATA, else the hub or its cache."""
     only: list[Name] = []
     """Names of tasks; empty means all of the suite."""
     limit: Annotated[Whole, Field(ge=1)] | None = None
@@ -115,6 +117,7 @@ def absolute(spec: Spec) -> Spec:
         update={
             "agents": [path(name) if os.sep in name or name in (".", "..") else name for name in spec.agents],
             "models": [model(name) for name in spec.models],
+            "data": path(spec.data) if spec.data else None,
             "tasks": path(spec.tasks) if os.sep in spec.tasks or spec.tasks in (".", "..") else spec.tasks,
         }
     )

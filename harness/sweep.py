@@ -21,13 +21,14 @@ from harness import __version__, machine
 from harness.engines.base import Engine
 from harness.errors import MachineError, UserError
 from harness.gateway.server import Gateway
+from harness.images import bundle
+from harness.images.locate import prepare_all
 from harness.meter.energy import EnergyMeter
 from harness.outcome import ENDINGS, outcome
 from harness.plan import Plan, PlannedRun
 from harness.run import Bench, Finished, call_row, execute, sums
-from harness.sandbox import bundle, images, leftovers
+from harness.sandbox import leftovers
 from harness.sandbox.container import wait_for_removals
-from harness.sandbox.prepare import Prepared, prepare
 from harness.store import records
 
 SPOILT_IN_A_ROW = 3  # runs that the machine spoilt, after which going on would only make more
@@ -117,7 +118,7 @@ def check_cores(cores: int, plan: Plan) -> None:
     for task in plan.suite.tasks:
         if task.cpus and task.cpus > cores:
             raise UserError(
-                f"{task.folder / 'task.toml'}: environment.cpus: {task.cpus:g} is more than Docker has here ({cores}): "
+                f"{task.suite}/{task.name}: environment.cpus: {task.cpus:g} is more than Docker has here ({cores}): "
                 "give --cpus to run it with fewer"
             )
 
@@ -141,7 +142,7 @@ def run_sweep(
         check_same(json.loads(resume["resolved"]), plan.resolved())
     cores = int(client.info()["NCPU"])
     check_cores(cores, plan)
-    prepared = prepare_images(client, plan, runs_dir, progress)
+    prepared = prepare_all(client, plan.suite, runs_dir / "logs", progress.say)
     bundles = {}
     for agent in plan.agents:
         made = bundle.ensure(client, agent, progress.say)
@@ -176,17 +177,6 @@ def run_sweep(
         if len(result.rows) == len(plan.runs):
             records.end_sweep(db, result.sweep_id)
     return result
-
-
-def prepare_images(client: docker.DockerClient, plan: Plan, runs_dir: Path, progress: Progress) -> dict[str, Prepared]:
-    """The image of every task, built and with its history cut, by the task's name."""
-    prepared = {}
-    for task in plan.suite.tasks:
-        name = f"{task.suite}/{task.name}"
-        log = runs_dir / "logs" / f"build-{task.suite}-{task.name}.log"
-        image = images.build(client, task.environment, name, log, progress.say)
-        prepared[task.name] = prepare(client, image, name, task.workdir)
-    return prepared
 
 
 def _run_all(bench: Bench, db: Database, progress: Progress, result: Result, machine_id: str) -> None:
@@ -238,7 +228,9 @@ def _one_run(
     calls = [call_row(run_id, call) for call in finished.calls or []]
     energy = [asdict(figure) for figure in finished.energy]
     try:
-        records.insert_run(db, row, calls, energy, [asdict(artefact) for artefact in finished.artefacts])
+        records.insert_run(
+            db, row, calls, energy, [asdict(artefact) for artefact in finished.artefacts], finished.grade.notes
+        )
     except sqlite3.OperationalError as error:
         raise _not_stored(bench, planned, error) from error
     return row
@@ -259,6 +251,7 @@ def run_row(
     calls = finished.calls
     tokens = sums(calls or []) if calls is not None else dict.fromkeys(sums([]))
     made = bench.bundles.get(planned.agent.name)
+    image = bench.images[planned.task.name]
     return {
         "run_id": run_id,
         "sweep_id": bench.sweep_id,
@@ -301,8 +294,9 @@ def run_row(
         "temperature": plan.temperature if model else None,
         "top_p": plan.top_p if model else None,
         "seed": planned.seed,
-        "image_digest": bench.images[planned.task.name].image,
-        "image_source": "built",
+        "image_digest": image.image,
+        "image_source": image.source,
+        "image_origin": image.origin,
         "bundle": made.key if made else None,
         "patch_bytes": len(finished.patch),
         "flags": json.dumps(_flags(finished, bench.energy)),

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from harness.errors import UserError
-from harness.suites import builtin_suites, choose, folder_hash, load_suite, load_task
+from harness.suites import builtin_suites, choose, load_suite
+from harness.suites.harbor import folder_hash, load_task
 
 TOML = "[verifier]\ntimeout_sec = 60\n"
 

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from harness import __version__
-from harness.cli import agents, db, maintenance, models, report, runs, sweep, tasks
+from harness.cli import agents, db, export, grade, maintenance, models, report, runs, sweep, tasks
 from harness.errors import HarnessError
 
 app = typer.Typer(
@@ -44,7 +44,9 @@ app.add_typer(runs.app, name="runs")
 app.add_typer(agents.app, name="agents")
 app.add_typer(tasks.app, name="tasks")
 app.add_typer(models.app, name="models")
+app.command("grade")(grade.grade)
 app.command("report")(report.report)
+app.command("export")(export.export)
 app.command("doctor")(maintenance.doctor)
 app.command("clean")(maintenance.clean)
 app.add_typer(db.app, name="db")

@@ -23,8 +23,8 @@ app = typer.Typer(help="Agent frameworks.", no_args_is_help=True)
 def list_agents(as_json: Json = False) -> None:
     """Every agent that was found, with its state."""
     from harness.errors import MachineError
+    from harness.images import bundle
     from harness.manifests import find_agents
-    from harness.sandbox import bundle
     from harness.sandbox.daemon import connect
 
     try:

@@ -17,8 +17,9 @@ def doctor(db: Db = None, runs_dir: RunsDir = None, as_json: Json = False) -> No
 
     from harness.engines import open_engine
     from harness.errors import HarnessError, MachineError
+    from harness.images import bundle
     from harness.manifests import find_agents
-    from harness.sandbox import bundle, leftovers
+    from harness.sandbox import leftovers
     from harness.sandbox.daemon import connect
     from harness.store.db import read_store
 
@@ -101,7 +102,8 @@ def doctor(db: Db = None, runs_dir: RunsDir = None, as_json: Json = False) -> No
 
 def clean(as_json: Json = False) -> None:
     """Remove what a killed harness left behind, and nothing else."""
-    from harness.sandbox import bundle, leftovers
+    from harness.images import bundle
+    from harness.sandbox import leftovers
     from harness.sandbox.daemon import connect
 
     client = connect()

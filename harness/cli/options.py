@@ -19,6 +19,11 @@ RunsDir = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
+Data = Annotated[
+    Path | None,
+    typer.Option("--data", help="Rows of a data set's suite, as JSON Lines. Default: HARNESS_DATA, or its publisher."),
+]
+
 WIDE = 160  # characters of a line where nothing says how many there are
 SENTENCE = 32  # characters, from which on a cell may be folded
 

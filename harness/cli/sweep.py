@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli.options import Db, Json, RunsDir, places, print_json, print_table, words
+from harness.cli.options import Data, Db, Json, RunsDir, places, print_json, print_table, words
 from harness.errors import UserError
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ def sweep(
     models: Annotated[str | None, typer.Option(help="Models: [engine/]name; no prefix means Ollama.")] = None,
     gguf: Annotated[list[Path] | None, typer.Option(help="A model file for the embedded llama.cpp.")] = None,
     tasks: Annotated[str | None, typer.Option(help="A suite, or the path of a folder of tasks.")] = None,
+    data: Data = None,
     only: Annotated[str | None, typer.Option(help="Names of tasks, to take no others.")] = None,
     limit: Annotated[int | None, typer.Option(help="At most this many tasks.")] = None,
     repeats: Annotated[int | None, typer.Option(help="Runs of each agent, model and task.")] = None,
@@ -64,7 +65,8 @@ def sweep(
     if gguf:
         chosen = (chosen or []) + [f"llamacpp/{path.absolute()}" for path in gguf]
     flags: dict[str, Any] = {
-        "agents": words(agents), "models": chosen, "tasks": tasks, "only": words(only), "limit": limit,
+        "agents": words(agents), "models": chosen, "tasks": tasks,
+        "data": str(data) if data else None, "only": words(only), "limit": limit,
         "repeats": repeats, "seed": seed, "order": order, "rest_s": rest_s, "retries": retries,
         "time_limit_s": time_limit_s, "max_calls": max_calls, "max_tokens": max_tokens, "num_ctx": num_ctx,
         "num_predict": num_predict, "temperature": temperature, "top_p": top_p,
@@ -122,6 +124,8 @@ def _run(
         check_space(folder)
         console = Console(stderr=quiet)
         _print_unusable(plan.unusable, quiet)
+        if not quiet:
+            print_left_out(plan)
         cancelled = threading.Event()
         owner = f"sweep {stored['sweep_id']}" if stored else "another sweep"
         with writer_lock(database, owner), contextlib.closing(open_store(database)) as db:
@@ -141,8 +145,10 @@ def _plan(wanted: Spec, pull: bool) -> Plan:
     from harness.manifests import select_agents
     from harness.plan import make_plan
     from harness.suites import choose, load_suite
+    from harness.suites.reach import leave_out_unreachable
 
-    suite = choose(load_suite(wanted.tasks), wanted.only, wanted.limit)
+    data = Path(wanted.data) if wanted.data else None
+    suite = leave_out_unreachable(choose(load_suite(wanted.tasks, data), wanted.only, wanted.limit), wanted.only)
     chosen, unusable = select_agents(wanted.agents)
     return make_plan(wanted, suite, chosen, unusable, _models(wanted, chosen, pull))
 
@@ -212,11 +218,21 @@ def _print_unusable(unusable: tuple[Unusable, ...], quiet: bool) -> None:
         )
 
 
+def print_left_out(plan: Plan) -> None:
+    """What of the suite can't be graded here: a reader must not take its n for the suite's."""
+    if plan.suite.left_out:
+        count = len(plan.suite.tasks)
+        print(f"n = {count} of {count + len(plan.suite.left_out)} tasks of {plan.suite.name}; left out:")
+        for task in plan.suite.left_out:
+            print(f"  {task.name}: {task.reason}")
+
+
 def _print_plan(plan: Plan, as_json: bool) -> None:
     if as_json:
         print_json({"spec": plan.spec.model_dump(), "resolved": plan.resolved()})
         return
     _print_unusable(plan.unusable, False)
+    print_left_out(plan)
     rows = [
         [
             r.position,

@@ -1,48 +1,87 @@
-"""`harness tasks`: suites, their tasks, and the proof that they can be trusted."""
+"""`harness tasks`: suites, their tasks, their images, and the proof that they can be trusted."""
 
 from __future__ import annotations
 
 import contextlib
-import tempfile
-import threading
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli.options import Json, print_json, print_or_json, print_table
+from harness.cli import tasks_build, tasks_pull
+from harness.cli.options import Data, Json, print_json, print_or_json, print_table, words
 
 if TYPE_CHECKING:
-    from harness.grading.harbor import Grade
+    from harness.verify import Proof
 
-app = typer.Typer(help="Suites and their tasks.", no_args_is_help=True)
+app = typer.Typer(help="Suites, their tasks and images.", no_args_is_help=True)
 
 
 @app.command("list")
 def list_tasks(
     suite: Annotated[str | None, typer.Argument(help="A suite or a folder. Default: the suites.")] = None,
+    data: Data = None,
     as_json: Json = False,
 ) -> None:
-    """The suites, or the tasks of one."""
-    from harness.suites import builtin_suites, load_suite
+    """The suites, or the tasks of one and where their images are from."""
+    from harness.suites import load_suite
 
     if suite is None:
-        found = [load_suite(name) for name in builtin_suites()]
-        rows = [{"suite": s.name, "tasks": len(s.tasks), "hash": s.hash, "folder": str(s.folder)} for s in found]
-        print_or_json(as_json, None, rows, ["suite", "tasks", "hash"])
+        print_or_json(as_json, None, _suites(), ["suite", "tasks", "hash", "summary"])
         return
-    chosen = load_suite(suite)
+    chosen = load_suite(suite, data)
+    images = _images(chosen.tasks)
     rows = [
         {
             "task": t.name,
             "difficulty": t.metadata.get("difficulty"),
             "tags": _words(t.metadata.get("tags")),
             "title": next((line.strip("# ") for line in t.instruction.splitlines() if line.strip()), ""),
-            "folder": str(t.folder),
+            "image": images.get(t.name),
+            "hash": t.content_hash,
         }
         for t in chosen.tasks
     ]
-    print_or_json(as_json, f"suite {chosen.name}", rows, ["task", "difficulty", "tags", "title"])
+    known = [name for name in ("difficulty", "tags", "image") if any(row[name] for row in rows)]
+    columns = ["task", *known, "title"]
+    print_or_json(as_json, f"suite {chosen.name}", rows, columns)
+
+
+def _suites() -> list[dict[str, Any]]:
+    """The suites that come along. The rows of a data set are not fetched for it."""
+    from harness import paths
+    from harness.suites import builtin_suites, load_suite, swebench
+
+    rows: list[dict[str, Any]] = []
+    for name in builtin_suites():
+        folder = paths.builtin("tasks") / name
+        if swebench.is_suite(folder):
+            file = swebench.read_file(folder)
+            of = f"{file.summary}: {file.dataset}@{file.revision[:7]}"
+            rows.append({"suite": name, "tasks": file.count, "hash": None, "summary": of, "folder": str(folder)})
+        else:
+            suite = load_suite(name)
+            of = "task folders"
+            count = len(suite.tasks)
+            rows.append({"suite": name, "tasks": count, "hash": suite.hash, "summary": of, "folder": str(folder)})
+    return rows
+
+
+def _images(tasks: Any) -> dict[str, str]:
+    """Where the images of a data set's instances are from; empty without Docker, and for task folders."""
+    from harness.errors import HarnessError
+    from harness.images import locate
+    from harness.sandbox.daemon import connect
+    from harness.suites.swebench import SweBenchTask
+
+    rows = [task for task in tasks if isinstance(task, SweBenchTask)]
+    if not rows:
+        return {}
+    try:
+        client = connect(timeout_s=10)
+    except HarnessError:
+        return {}
+    found = {task.name: locate.find(client, task) for task in rows}
+    return {name: located.source if located else "not here" for name, located in found.items()}
 
 
 def _words(value: Any) -> str:
@@ -50,101 +89,78 @@ def _words(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value)
 
 
+app.command("pull")(tasks_pull.pull)
+app.command("build")(tasks_build.build)
+
+
 @app.command("verify")
 def verify(
     suite: Annotated[str, typer.Argument(help="A suite or a folder of tasks.")],
+    data: Data = None,
+    only: Annotated[str | None, typer.Option(help="Names of tasks, to take no others.")] = None,
     limit: Annotated[int | None, typer.Option(help="At most this many tasks.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Run oracle and nop on every task: the one must resolve all, the other none."""
+    """Prove that the known solution resolves every task, and nothing less does."""
+    import dataclasses
+    import tempfile
+    import threading
+    from pathlib import Path
+
     from rich.console import Console
 
     from harness.cli.progress import SweepView
-    from harness.grading.harbor import grade_untouched
     from harness.manifests import select_agents
     from harness.plan import make_plan
-    from harness.run import task_limits
     from harness.sandbox.daemon import connect
     from harness.spec import read_spec
     from harness.store.db import open_store
     from harness.suites import choose, load_suite
-    from harness.sweep import prepare_images, run_sweep
+    from harness.suites.reach import leave_out_unreachable
+    from harness.verify import verify as prove
 
-    spec = read_spec(None, {"agents": ["oracle", "nop"], "tasks": suite, "limit": limit, "order": "listed"})
+    flags = {"agents": ["oracle", "nop"], "tasks": suite, "only": words(only), "limit": limit, "order": "listed"}
+    spec = read_spec(None, flags)
     agents, unusable = select_agents(spec.agents)
-    plan = make_plan(spec, choose(load_suite(suite), [], limit), agents, unusable, {})
-    client = connect()
-    cancelled = threading.Event()
-    rows = []
+    chosen = leave_out_unreachable(choose(load_suite(suite, data), spec.only, limit), spec.only)
+    plan = make_plan(spec, chosen, agents, unusable, {})
     with (
         tempfile.TemporaryDirectory(prefix="harness-verify-") as temporary,
         contextlib.closing(open_store(Path(temporary) / "verify.db")) as db,
         SweepView(plan, Console(stderr=as_json)) as view,
     ):
-        folder = Path(temporary)
-        prepared = prepare_images(client, plan, folder, view)
-        result = run_sweep(plan, client, db, folder, view, cancelled)
-        made = {(row["task"], row["agent"]): row for row in result.rows}
-        for task in plan.suite.tasks:
-            view.say(f"{task.name}: the tests, without any change")
-            limits = task_limits(task, int(client.info()["NCPU"]), plan.spec)
-            # An empty patch is not graded in a sweep, so the nop's verdict alone would prove nothing of the tests.
-            untouched = grade_untouched(client, task, prepared[task.name], limits, cancelled)
-            oracle, nop = made.get((task.name, "oracle")), made.get((task.name, "nop"))
-            good = bool(
-                oracle
-                and nop
-                and (oracle["verdict"], nop["verdict"], untouched.verdict) == ("resolved", "empty_patch", "unresolved")
-            )
-            rows.append(
-                {
-                    "task": task.name,
-                    "oracle": oracle and oracle["verdict"],
-                    "nop": nop and nop["verdict"],
-                    "untouched": untouched.verdict,
-                    "seconds": oracle and oracle["duration_s"],
-                    "good": good,
-                    "why": None if good else _why(oracle, untouched),
-                    "log": None if good else _last_lines(folder, oracle, untouched.log),
-                }
-            )
-    bad = sum(not row["good"] for row in rows)
+        proofs, stopped = prove(plan, connect(), db, Path(temporary), view, threading.Event())
+    left_out = {task.name: task.reason for task in chosen.left_out}
     if as_json:
-        print_json(rows)
+        print_json(
+            {
+                "suite": chosen.name,
+                "hash": chosen.hash,
+                "tasks": [{**dataclasses.asdict(proof), "good": proof.good} for proof in proofs],
+                "left_out": left_out,
+            }
+        )
     else:
-        columns = ["task", "oracle", "nop", "untouched", "seconds"]
-        print_table(f"suite {plan.suite.name}", columns, [[row[c] for c in columns] for row in rows])
-        for row in rows:
-            if not row["good"]:
-                print(f"{row['task']}: {row['why']}")
-                print("".join(f"    {line}\n" for line in str(row["log"]).splitlines()), end="")
-        if bad:
-            print(f"{bad} of {len(rows)} tasks can't be trusted")
-        else:
-            print(f"all {len(rows)} can be trusted: with the solution the tests pass, without it they fail")
-    if bad or result.stopped:
+        _print_proofs(chosen.name, proofs)
+        for name, reason in left_out.items():
+            print(f"{name} is left out: {reason}")
+    if stopped or not all(proof.good for proof in proofs):
         raise typer.Exit(1)
 
 
-def _why(oracle: dict[str, Any] | None, untouched: Grade) -> str:
-    if untouched.verdict == "resolved":
-        return "its tests pass without any change"
-    if untouched.verdict != "unresolved":
-        return f"its tests come to nothing without any change: {untouched.detail}"
-    if oracle is None:
-        return "the solution was not tried"
-    if oracle["verdict"] != "resolved":
-        detail = oracle["verdict_detail"] or oracle["ended_detail"] or "its tests fail with the solution"
-        return f"the solution does not resolve it ({oracle['verdict']}): {detail}"
-    return "doing nothing changed something"
-
-
-def _last_lines(folder: Path, oracle: dict[str, Any] | None, untouched_log: bytes) -> str:
-    """The end of what the tests printed with the solution, or without where there is no such log."""
-    from harness.store.artefacts import read
-
-    log = untouched_log
-    if oracle is not None:
-        with contextlib.suppress(FileNotFoundError):
-            log = read(folder, f"{oracle['sweep_id']}/{oracle['run_id']}/tests.log.gz")
-    return "\n".join(log.decode(errors="replace").strip().splitlines()[-10:])
+def _print_proofs(suite: str, proofs: list[Proof]) -> None:
+    columns = ["task", "oracle", "nop", "untouched", "wrong", "taken_off", "test_s", "image_source", "image_mb"]
+    rows = [{**vars(proof), "image_mb": round(proof.image_bytes / 1e6)} for proof in proofs]
+    shown = [column for column in columns if any(row[column] is not None for row in rows)]
+    print_table(f"suite {suite}", shown, [[row[column] for column in shown] for row in rows])
+    for proof in proofs:
+        if not proof.good:
+            print(f"{proof.task}: {proof.why}")
+            print("".join(f"    {line}\n" for line in str(proof.log).splitlines()), end="")
+    if any(proof.wrong == "whole" for proof in proofs):
+        print("whole: any part of the solution is enough, or it has only one hunk; untouched stands for none of it")
+    bad = sum(not proof.good for proof in proofs)
+    if bad:
+        print(f"{bad} of {len(proofs)} tasks can't be trusted")
+    else:
+        print(f"all {len(proofs)} can be trusted: with the solution the tests pass, without it they fail")

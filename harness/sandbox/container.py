@@ -238,8 +238,9 @@ def running(
     run: str = "",
     mounts: Sequence[docker.types.Mount] = (),
     hardened: bool = True,
+    network: str = "none",
 ) -> Iterator[Container]:
-    """A started container of `image` with `files` (a tar, unpacked at /) in it and no network.
+    """A started container of `image` with `files` (a tar, unpacked at /) in it.
 
     `hardened` drops every capability; grading keeps Docker's default ones, since tests may need them. Its first
     process sleeps until the deadline, so a container whose harness has died ends by itself.
@@ -254,7 +255,7 @@ def running(
             user="root",
             labels={KIND: kind, OWNER: owner(), SWEEP: sweep, RUN: run},
             host_config=client.api.create_host_config(
-                network_mode="none",
+                network_mode=network,
                 init=True,
                 mem_limit=limits.memory_bytes,
                 memswap_limit=limits.memory_bytes,

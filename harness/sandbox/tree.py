@@ -21,7 +21,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Literal
 
 from harness.errors import MachineError
 
@@ -56,6 +56,9 @@ ENVIRONMENT = {
     "GIT_COMMITTER_DATE": "2000-01-01T00:00:00+0000",
     "LC_ALL": "C.UTF-8",
 }
+
+
+Applied = Literal["git_apply", "three_way", "patch_fuzz"]
 
 
 class PatchRejected(Exception):
@@ -207,21 +210,23 @@ class Base:
             )  # fmt: skip
         return Difference(patch, tuple(too_large))
 
-    def apply(self, patch: bytes) -> tuple[list[File], list[str]]:
-        """The files that a patch of this base changes, and the paths that it removes.
+    def apply(self, patch: bytes) -> tuple[list[File], list[str], Applied]:
+        """The files that a patch of this base changes, the paths that it removes, and what it took to apply it.
 
         Raises PatchRejected with git's own words.
         """
         with self._scratch() as env:
+            applied: Applied = "git_apply"
+            arguments = ["apply", "--cached", "--whitespace=nowarn"]
             try:
-                _git(
-                    ["apply", "--cached", "--whitespace=nowarn", "-"],
-                    git_dir=self.git_dir,
-                    stdin=patch,
-                    env=env,
-                )
+                _git([*arguments, "-"], git_dir=self.git_dir, stdin=patch, env=env)
             except subprocess.CalledProcessError as error:
-                raise PatchRejected(error.stderr.decode(errors="replace").strip()) from error
+                try:
+                    _git([*arguments, "--3way", "-"], git_dir=self.git_dir, stdin=patch, env=env)
+                except subprocess.CalledProcessError:
+                    # The first complaint is about the patch, the second often about blobs that nobody has.
+                    raise PatchRejected(error.stderr.decode(errors="replace").strip()) from error
+                applied = "three_way"
             raw = _git(
                 ["diff", "--cached", "--raw", "-z", "--no-renames", "--full-index", "HEAD"],
                 git_dir=self.git_dir,
@@ -237,7 +242,14 @@ class Base:
                 else:
                     content = _git(["cat-file", "blob", blob], git_dir=self.git_dir, env=env)
                     changed.append(File(path, mode, content))
-        return changed, removed
+        return changed, removed, applied
+
+    def read(self, path: str) -> File | None:
+        """A file of the base, or None when it has none of that path."""
+        entry = self.entries.get(path)
+        if entry is None:
+            return None
+        return File(path, entry[0], _git(["cat-file", "blob", entry[1]], git_dir=self.git_dir))
 
     @contextlib.contextmanager
     def _scratch(self) -> Iterator[dict[str, str]]:
@@ -283,6 +295,22 @@ def ignored(git_dir: Path, rules: Path, names: Sequence[str]) -> set[str]:
     return {os.fsdecode(path).removeprefix("./") for path in done.stdout.split(b"\0") if path}
 
 
+def touched(patch: bytes) -> list[str]:
+    """The paths that a patch names, whether or not it applies. Raises PatchRejected for what is no patch."""
+    with tempfile.TemporaryDirectory(prefix="harness-touched-") as folder:
+        try:
+            listing = _git(["apply", "--numstat", "-z", "-"], git_dir=Path(folder), stdin=patch)
+        except subprocess.CalledProcessError as error:
+            raise PatchRejected(error.stderr.decode(errors="replace").strip()) from error
+    # "added TAB deleted TAB path", or for a rename an empty path and then both.
+    names: list[str] = []
+    for field in listing.split(b"\0")[:-1]:
+        name = os.fsdecode(field.split(b"\t", 2)[-1])
+        if name:
+            names.append(name)
+    return names
+
+
 def _write_object(folder: Path, file: File) -> None:
     target = folder / file.blob[:2] / file.blob[2:]
     target.parent.mkdir(exist_ok=True)
@@ -303,9 +331,10 @@ def _tracked(archive: IO[bytes], git_dir: Path) -> set[str]:
     return {os.fsdecode(path) for path in listing.split(b"\0") if path}
 
 
-def create_base(git_dir: Path, archive: IO[bytes]) -> Base:
+def create_base(git_dir: Path, archive: IO[bytes], *, everything: bool = False) -> Base:
     """Read a base out of `archive`, a seekable tar of the work directory of a fresh container.
 
+    Left out are leftovers of running code and, unless `everything` belongs to it, what the ignore rules name.
     The repository appears under `git_dir` only when it is whole.
     """
     git_dir.parent.mkdir(parents=True, exist_ok=True)
@@ -323,7 +352,8 @@ def create_base(git_dir: Path, archive: IO[bytes]) -> Base:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(file.content)
         # What the image's own repository tracks is part of the base, whatever its ignore rules say.
-        left_out = ignored(part, rules, paths(archive)) - _tracked(archive, part)
+        with tempfile.TemporaryDirectory(prefix="harness-rules-") as none:
+            left_out = ignored(part, Path(none) if everything else rules, paths(archive)) - _tracked(archive, part)
         entries: dict[str, tuple[str, str]] = {}
         for file in files(archive, skip=left_out):
             if isinstance(file, HardLink) and file.target in entries:

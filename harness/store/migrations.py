@@ -209,3 +209,44 @@ def m001_first(db: Database) -> None:
          AND energy.phase = 'agent' AND energy.component = 'total';
     """,
     )
+
+
+@migration
+def m002_images_and_grades(db: Database) -> None:
+    run_script(
+        db,
+        """
+    ALTER TABLE runs ADD COLUMN image_origin TEXT;
+    UPDATE runs SET image_source = 'dockerfile' WHERE image_source = 'built';
+    CREATE TABLE grades (
+        run_id TEXT NOT NULL REFERENCES runs(run_id) ON DELETE CASCADE,
+        number INTEGER NOT NULL,
+        graded_at TEXT NOT NULL,
+        verdict TEXT NOT NULL,
+        detail TEXT,
+        test_s REAL,
+        image_digest TEXT NOT NULL,
+        notes TEXT NOT NULL,
+        log TEXT,
+        harness_version TEXT NOT NULL,
+        PRIMARY KEY (run_id, number)
+    );
+    INSERT INTO grades SELECT runs.run_id, 1, ended_at, verdict, verdict_detail, test_s, image_digest, '[]',
+           artefacts.path, harness_version
+    FROM runs LEFT JOIN artefacts ON artefacts.run_id = runs.run_id AND artefacts.name = 'tests.log';
+    DROP VIEW runs_summary;
+    CREATE VIEW runs_summary AS
+    SELECT runs.run_id, runs.sweep_id, runs.suite, runs.task, runs.agent, runs.engine, runs.model,
+           runs.protocol, runs.think, runs.repetition, outcomes.outcome, runs.ended_by, runs.verdict,
+           runs.claimed, runs.started_at, runs.duration_s, runs.agent_s, runs.calls, runs.input_tokens,
+           runs.output_tokens, runs.cpu_s, runs.sandbox_peak_anon_bytes, runs.engine_peak_bytes,
+           energy.joules AS energy_j, COALESCE(energy.kind, 'unavailable') AS energy_kind,
+           energy.coverage AS energy_coverage, endings.counts, runs.image_source, runs.image_origin,
+           runs.flags, runs.machine_id
+    FROM runs
+    JOIN outcomes USING (ended_by, verdict)
+    JOIN endings USING (ended_by)
+    LEFT JOIN energy ON energy.run_id = runs.run_id AND energy.layer = 'gross'
+         AND energy.phase = 'agent' AND energy.component = 'total';
+    """,
+    )

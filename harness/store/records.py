@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -58,14 +58,69 @@ def insert_run(
     calls: Iterable[Mapping[str, Any]],
     energy: Iterable[Mapping[str, Any]],
     artefacts: Iterable[Mapping[str, Any]],
+    notes: Sequence[str] = (),
 ) -> None:
-    """Store a run with all that belongs to it. Raises sqlite3.IntegrityError when it is there already."""
+    """Store a run with all that belongs to it; `notes` are the grading's.
+
+    Raises sqlite3.IntegrityError when it is there already.
+    """
     run_id = row["run_id"]
     with db.atomic():
         db.table("runs").insert(row)
         db.table("calls").insert_all(calls)
         db.table("energy").insert_all({"run_id": run_id, **figure} for figure in energy)
-        db.table("artefacts").insert_all({"run_id": run_id, **artefact} for artefact in artefacts)
+        kept = [{"run_id": run_id, **artefact} for artefact in artefacts]
+        db.table("artefacts").insert_all(kept)
+        log = next((artefact["path"] for artefact in kept if artefact["name"] == "tests.log"), None)
+        db.table("grades").insert(
+            {
+                "run_id": run_id,
+                "number": 1,
+                "graded_at": row["ended_at"],
+                "verdict": row["verdict"],
+                "detail": row.get("verdict_detail"),
+                "test_s": row.get("test_s"),
+                "image_digest": row["image_digest"],
+                "notes": json.dumps(list(notes)),
+                "log": log,
+                "harness_version": row["harness_version"],
+            }
+        )
+
+
+def insert_grade(
+    db: Database,
+    run: Mapping[str, Any],
+    *,
+    verdict: str,
+    detail: str | None,
+    test_s: float | None,
+    image_digest: str,
+    notes: Sequence[str],
+    artefact: Mapping[str, Any] | None,
+    version: str,
+) -> None:
+    """Store another grading of a run, which is from then on the run's verdict. `artefact` is the tests' log."""
+    run_id = run["run_id"]
+    [(last,)] = db.execute("SELECT MAX(number) FROM grades WHERE run_id = ?", [run_id]).fetchall()
+    with db.atomic():
+        db.table("grades").insert(
+            {
+                "run_id": run_id,
+                "number": (last or 0) + 1,
+                "graded_at": now(),
+                "verdict": verdict,
+                "detail": detail,
+                "test_s": test_s,
+                "image_digest": image_digest,
+                "notes": json.dumps(list(notes)),
+                "log": artefact["path"] if artefact else None,
+                "harness_version": version,
+            }
+        )
+        if artefact:
+            db.table("artefacts").insert({"run_id": run_id, **artefact})
+        db.table("runs").update(run_id, {"verdict": verdict, "verdict_detail": detail, "test_s": test_s})
 
 
 def set_aside(db: Database, run: Mapping[str, Any]) -> None:

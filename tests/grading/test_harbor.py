@@ -11,12 +11,14 @@ from pathlib import Path
 import docker
 import pytest
 
-from harness.grading.harbor import Cancelled, grade
+from harness.grading.grade import grade
+from harness.grading.trial import Cancelled
+from harness.images.dockerfiles import build
+from harness.images.prepare import Prepared, prepare
 from harness.sandbox.container import Limits, running, tar_of, wait_for_removals
 from harness.sandbox.daemon import connect
-from harness.sandbox.images import build
-from harness.sandbox.prepare import Prepared, prepare
-from harness.suites import Task, load_suite, load_task
+from harness.suites import Task, load_suite
+from harness.suites.harbor import load_task
 
 pytestmark = [pytest.mark.docker, pytest.mark.network]
 
@@ -57,7 +59,7 @@ def with_tests(task: Task, folder: Path, script: str) -> Task:
 
 
 def test_the_fix_resolves_another_change_does_not_and_nothing_is_nothing(client, task, prepared) -> None:
-    fix = (task.solution / "fix.patch").read_bytes()
+    fix = (task.folder / "solution" / "fix.patch").read_bytes()
     good = grade(client, task, prepared, fix, LIMITS, NEVER)
     assert (good.verdict, good.detail) == ("resolved", None)
     assert b"OK" in good.log

@@ -114,7 +114,7 @@ def test_work_done_before_a_timeout_is_graded(harness) -> None:
     from harness.suites import load_suite
 
     task = load_suite("smoke").tasks[0]
-    solution = (task.solution / "fix.patch").read_text()
+    solution = (task.folder / "solution" / "fix.patch").read_text()
     path = harness.agent("slow", f"patch -p1 <<'EOF'\n{solution}\nEOF\nsleep 600")
     harness("sweep", "--agents", path, "--tasks", "smoke", "--limit", "1", "--time-limit", "2", "--json")
     [row] = harness.rows("SELECT * FROM runs_summary")
@@ -188,7 +188,7 @@ def test_verify_proves_a_suite_and_unmasks_bad_tasks(harness, tmp_path: Path) ->
     (suite / always.name / "tests" / "test.sh").write_text("echo 1 > /logs/verifier/reward.txt\n")
     done = harness("tasks", "verify", str(suite), "--json")
     assert done.code == 1
-    rows = {row["task"]: row for row in json.loads(done.out)}
+    rows = {row["task"]: row for row in json.loads(done.out)["tasks"]}
     assert [rows[task.name]["good"] for task in (good, wrong, always)] == [True, False, False]
     assert "the solution does not resolve it" in rows[wrong.name]["why"]
     assert rows[always.name]["why"] == "its tests pass without any change"

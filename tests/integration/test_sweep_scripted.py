@@ -20,7 +20,7 @@ def bash(command: str) -> dict[str, object]:
 
 
 def fix() -> dict[str, object]:
-    patch = (load_suite("smoke").tasks[0].solution / "fix.patch").read_text()
+    patch = (load_suite("smoke").tasks[0].folder / "solution" / "fix.patch").read_text()
     return bash(f"patch -p1 <<'EOF'\n{patch}EOF")
 
 
@@ -57,7 +57,7 @@ def test_mini_resolves_a_task_with_tools(harness) -> None:
     def call(command: str) -> dict[str, object]:
         return {"tool_calls": [{"name": "bash", "arguments": {"command": command}}]}
 
-    patch = (load_suite("smoke").tasks[0].solution / "fix.patch").read_text()
+    patch = (load_suite("smoke").tasks[0].folder / "solution" / "fix.patch").read_text()
     model = harness.script(
         call(f"patch -p1 <<'EOF'\n{patch}EOF"),
         call("echo COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT"),

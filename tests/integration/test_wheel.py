@@ -20,7 +20,7 @@ import pytest
 import uv
 
 from harness import __version__
-from harness.sandbox.images import context_hash
+from harness.images.dockerfiles import context_hash
 from harness.suites import load_suite
 
 CHECKOUT = Path(__file__).parents[2]
@@ -205,7 +205,7 @@ class TestAPlainUser:
     @pytest.mark.parametrize("temporary", ["tmp", "tmp/" + "long/" * 18], ids=["tmp", "long-tmp"])
     def test_sweeps_a_framework_through_the_gateway(self, user: User, harness: Any, temporary: str) -> None:
         """The bundle, the socket and the forwarder, none of which root's rights help here."""
-        patch = (load_suite("smoke").tasks[0].solution / "fix.patch").read_text()
+        patch = (load_suite("smoke").tasks[0].folder / "solution" / "fix.patch").read_text()
         commands = [f"patch -p1 <<'EOF'\n{patch}EOF", "echo COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT"]
         answers = [{"text": f"Now.\n\n```mswea_bash_command\n{command}\n```\n"} for command in commands]
         script = user.folder.with_name("script.toml")

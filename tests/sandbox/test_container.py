@@ -12,11 +12,11 @@ import docker
 import pytest
 from docker.errors import NotFound
 
+from harness.images.bases import ensure_base
+from harness.images.prepare import prepare
 from harness.sandbox import leftovers
 from harness.sandbox.container import Container, Limits, SandboxError, running, tar_of, wait_for_removals
 from harness.sandbox.daemon import KIND, OWNER, connect, owner, owner_lives
-from harness.sandbox.images import ensure_base
-from harness.sandbox.prepare import prepare
 
 pytestmark = [pytest.mark.docker, pytest.mark.network]
 
@@ -40,14 +40,14 @@ def output(container: Container, script: str) -> tuple[int | None, str]:
 
 
 def test_files_go_in_and_come_out_also_of_a_dead_container(client: docker.DockerClient) -> None:
-    files = tar_of({"/work/a.txt": b"hello", "/work/run.sh": (b"#!/bin/sh\necho ran\n", 0o755), "/work/empty": None})
+    files = tar_of({"/box/a.txt": b"hello", "/box/run.sh": (b"#!/bin/sh\necho ran\n", 0o755), "/box/empty": None})
     with running(client, BASE, kind="run", limits=LIMITS, files=files) as container:
-        assert output(container, "cat /work/a.txt; /work/run.sh; ls -d /work/empty") == (0, "helloran\n/work/empty\n")
+        assert output(container, "cat /box/a.txt; /box/run.sh; ls -d /box/empty") == (0, "helloran\n/box/empty\n")
         assert output(container, "exit 9")[0] == 9
         container.kill()
         container.kill()  # a dead one is no error
-        with tarfile.open(fileobj=container.archive("/work")) as tar:
-            assert {member.name for member in tar} >= {"work/a.txt", "work/run.sh"}
+        with tarfile.open(fileobj=container.archive("/box")) as tar:
+            assert {member.name for member in tar} >= {"box/a.txt", "box/run.sh"}
         with pytest.raises(FileNotFoundError):
             container.archive("/nowhere")
 

@@ -60,7 +60,7 @@ def changed(base: Base, **changes: bytes | str | tuple[bytes, int] | None) -> di
             del state[name]
         else:
             state[name] = value
-    files, removed = base.apply(base.difference(archive(state)).patch)
+    files, removed, _ = base.apply(base.difference(archive(state)).patch)
     return {file.path: file for file in files} | dict.fromkeys(removed)
 
 
@@ -104,7 +104,7 @@ def test_a_rename_is_shown_as_one(base: Base) -> None:
     state["new_name.py"] = state.pop("old_name.py")
     patch = base.difference(archive(state)).patch
     assert b"rename from old_name.py\nrename to new_name.py\n" in patch
-    files, removed = base.apply(patch)
+    files, removed, _ = base.apply(patch)
     assert ([f.path for f in files], removed) == (["new_name.py"], ["old_name.py"])
 
 
@@ -153,7 +153,7 @@ def test_a_file_that_became_a_folder(base: Base) -> None:
 
 def test_a_hard_link_is_a_file_like_any_other(base: Base, tmp_path: Path) -> None:
     patch = base.difference(archive(START, hard={"copy.py": "a.py"})).patch
-    files, removed = base.apply(patch)
+    files, removed, _ = base.apply(patch)
     assert ([(f.path, f.content) for f in files], removed) == ([("copy.py", b"x = 1\n")], [])
     without = {name: value for name, value in START.items() if name != "a.py"} | {"z.py": b"x = 1\n"}
     assert base.apply(base.difference(archive(without, hard={"a.py": "z.py"})).patch)[1] == []
@@ -166,7 +166,7 @@ def test_names_that_git_would_take_for_patterns(base: Base) -> None:
 
 
 def test_an_empty_work_directory_is_every_file_deleted(base: Base) -> None:
-    files, removed = base.apply(base.difference(archive({})).patch)
+    files, removed, _ = base.apply(base.difference(archive({})).patch)
     assert (files, set(removed)) == ([], set(base.entries))
 
 

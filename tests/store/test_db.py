@@ -13,6 +13,7 @@ from harness.errors import UserError
 from harness.outcome import ENDINGS, EndedBy, Verdict, outcome
 from harness.store.columns import COLUMNS, TABLES
 from harness.store.db import open_store, read_store, writer_lock
+from harness.store.migrations import MIGRATIONS
 from harness.store.records import end_sweep, insert_run, insert_sweep, set_aside
 
 
@@ -26,7 +27,7 @@ def test_every_column_is_documented_and_every_documented_column_exists(tmp_path:
 def test_opening_twice_applies_nothing_twice(tmp_path: Path) -> None:
     open_store(tmp_path / "h.db").close()
     db = open_store(tmp_path / "h.db")
-    assert [r["name"] for r in db.table("migrations").rows] == ["m001_first"]
+    assert [r["name"] for r in db.table("migrations").rows] == [step.__name__ for step in MIGRATIONS]
 
 
 def test_a_newer_database_is_refused_by_name(tmp_path: Path) -> None:

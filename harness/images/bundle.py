@@ -11,9 +11,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import os
 import secrets
-import ssl
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -30,8 +28,9 @@ from docker.models.volumes import Volume
 
 from harness import paths
 from harness.errors import MachineError
+from harness.images import bases
+from harness.images.network import build_environment, build_network, host_certificates
 from harness.manifests import PYTHON_RANGE, Agent
-from harness.sandbox import images
 from harness.sandbox.daemon import KIND, OWNER, DockerFault, owner, owner_lives
 
 MOUNT = "/opt/agent"
@@ -47,23 +46,6 @@ FACTS = "harness.bundle.facts"
 
 PREFERRED_PYTHONS = (13, 12, 11, 14, 10)  # minor versions: where wheels are surest to exist comes first
 DEBIAN_PYTHONS = {13: "trixie", 11: "bookworm"}  # the fallback's
-
-HOST_CERTIFICATES = (
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/cert.pem",
-)
-PASSED_ON = (
-    "ALL_PROXY",
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "NO_PROXY",
-    "UV_DEFAULT_INDEX",
-    "UV_EXTRA_INDEX_URL",
-    "UV_INDEX",
-    "UV_INDEX_URL",
-    "UV_PYTHON_INSTALL_MIRROR",
-)
 
 
 @dataclass(frozen=True)
@@ -181,12 +163,12 @@ def _lock(key: str, say_waiting: Callable[[], None]) -> Iterator[None]:
 def _build(client: docker.DockerClient, agent: Agent, key: str, progress: Callable[[str], None]) -> Bundle:
     standalone, debian, suite = choose_python(agent.manifest.python)
     base = f"debian:{suite}-slim"
-    images.ensure_base(client, base, progress)
+    bases.ensure_base(client, base, progress)
     remove_leftovers(client)
 
     ours = {KIND: "bundle", KEY: key, OWNER: owner()}
-    certificates = _host_certificates()
-    environment = _build_environment(certificates is not None)
+    certificates = host_certificates()
+    environment = build_environment("/harness/certificates.pem" if certificates else None)
     volume = client.volumes.create(f"{_marker(key)}-{secrets.token_hex(4)}", labels=ours)
     container = None
     bundle = None
@@ -198,8 +180,7 @@ def _build(client: docker.DockerClient, agent: Agent, key: str, progress: Callab
             environment=environment,
             init=True,
             labels=ours,
-            # A proxy or an index on the host's loopback can't be reached from the bridge.
-            network_mode="host" if _names_loopback(environment) else "bridge",
+            network_mode=build_network(environment),
             volumes={volume.name: {"bind": MOUNT, "mode": "rw"}},
         )
         with _build_inputs(agent.lock, certificates) as archive:
@@ -291,35 +272,3 @@ def _build_inputs(lock: Path | None, certificates: Path | None) -> Iterator[Byte
                     archive.addfile(member, content)
         spool.seek(0)
         yield spool  # type: ignore[misc]
-
-
-def _host_certificates() -> Path | None:
-    """What this host trusts, for networks that re-sign TLS. None: uv's own list has to do."""
-    candidates = (os.environ.get("SSL_CERT_FILE"), ssl.get_default_verify_paths().cafile, *HOST_CERTIFICATES)
-    return next((Path(file) for file in candidates if file and Path(file).is_file()), None)
-
-
-def _build_environment(with_certificates: bool) -> dict[str, str]:
-    environment = {}
-    for name in PASSED_ON:
-        for spelling in (name, name.lower()):
-            if value := os.environ.get(spelling):
-                environment[spelling] = value
-    # pip's settings are what most people have; uv does not read them.
-    if not {"UV_DEFAULT_INDEX", "UV_INDEX_URL"} & environment.keys() and (index := os.environ.get("PIP_INDEX_URL")):
-        environment["UV_DEFAULT_INDEX"] = index
-    if "UV_EXTRA_INDEX_URL" not in environment and (extra := os.environ.get("PIP_EXTRA_INDEX_URL")):
-        environment["UV_EXTRA_INDEX_URL"] = extra
-    if with_certificates:
-        # The second and third are one setting of uv, newer and older name.
-        environment |= {
-            "SSL_CERT_FILE": "/harness/certificates.pem",
-            "UV_SYSTEM_CERTS": "1",
-            "UV_NATIVE_TLS": "1",
-        }
-    return environment
-
-
-def _names_loopback(environment: Mapping[str, str]) -> bool:
-    addresses = [value for name, value in environment.items() if name.upper() != "NO_PROXY"]
-    return any(host in address for address in addresses for host in ("//127.", "//localhost", "@localhost", "@127."))

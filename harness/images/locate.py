@@ -1,0 +1,95 @@
+"""The image that a task runs in. Nothing is fetched: what a sweep needs beforehand is said in a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import docker
+
+from harness.errors import MachineError, UserError
+from harness.images import dockerfiles, published, rebuilt
+from harness.images.bases import Say
+from harness.images.prepare import Prepared, prepare
+from harness.sandbox.daemon import DockerFault
+from harness.suites import Suite, Task
+from harness.suites.swebench import SweBenchTask
+
+# What a published image's conda environment sets when it is activated, so that every shell has it.
+CONDA = "/opt/miniconda3"
+PUBLISHED_ENVIRONMENT = {"CONDA_DEFAULT_ENV": "testbed", "CONDA_PREFIX": f"{CONDA}/envs/testbed"}
+PUBLISHED_PATH = f"{CONDA}/envs/testbed/bin:{CONDA}/condabin"
+
+
+@dataclass(frozen=True)
+class Located:
+    """A task's image before its history is cut."""
+
+    image: str  # id
+    source: str  # dockerfile, published, rebuilt_from_archive or rebuilt_from_commit
+    origin: str | None  # the published digest, the archive or the commit
+
+
+def locate(client: docker.DockerClient, tasks: Sequence[Task], log_folder: Path, say: Say) -> dict[str, Located]:
+    """The images of tasks by name. A task folder's Dockerfile is built now if need be.
+
+    Raises UserError that names the commands when images of a data set's instances are not here.
+    """
+    located: dict[str, Located] = {}
+    missing: list[SweBenchTask] = []
+    try:
+        for task in tasks:
+            if isinstance(task, SweBenchTask):
+                found = find(client, task)
+                if found is None:
+                    missing.append(task)
+                else:
+                    located[task.name] = found
+                continue
+            name = f"{task.suite}/{task.name}"
+            image = dockerfiles.build(client, task.environment, name, log_folder / f"build-{name}.log", say)
+            located[task.name] = Located(image, "dockerfile", None)
+    except DockerFault as error:
+        raise MachineError(f"the images can't be looked up: Docker said: {error}") from error
+    if missing:
+        raise UserError(_get_them(missing, len(tasks)))
+    return located
+
+
+def find(client: docker.DockerClient, task: SweBenchTask) -> Located | None:
+    """The image of an instance that is here: the published one, else one made here."""
+    pulled = published.find(client, task)
+    if pulled is not None:
+        return Located(pulled.image, "published", pulled.digest)
+    made = rebuilt.find(client, task)
+    return Located(made.image, f"rebuilt_from_{made.source}", made.origin) if made else None
+
+
+def _get_them(missing: Sequence[SweBenchTask], count: int) -> str:
+    first, suite = missing[0], missing[0].suite
+    which = first.name if len(missing) == 1 else f"{first.name} and {len(missing) - 1} more"
+    only = "" if len(missing) == count else f" --only {','.join(task.name for task in missing[:8])}"
+    only += ",..." if only and len(missing) > 8 else ""
+    return (
+        f"the images of {len(missing)} of {count} tasks are not here ({which}), and a sweep fetches none: "
+        f"`harness tasks pull {suite}{only}` where Docker Hub answers, else `harness tasks build {suite}{only}`"
+    )
+
+
+def prepare_all(client: docker.DockerClient, suite: Suite, log_folder: Path, say: Say) -> dict[str, Prepared]:
+    """The image of every task of a suite with its history cut, by the task's name."""
+    located = locate(client, suite.tasks, log_folder, say)
+    return {task.name: prepare_one(client, task, located[task.name], say) for task in suite.tasks}
+
+
+def prepare_one(client: docker.DockerClient, task: Task, found: Located, say: Say) -> Prepared:
+    """A task's image with its history cut, as it has to be for where it is from."""
+    published = found.source == "published"
+    return prepare(
+        client, found.image, f"{task.suite}/{task.name}", task.workdir,
+        say=say, source=found.source, origin=found.origin,
+        everything=found.source.startswith("rebuilt"),
+        environment=PUBLISHED_ENVIRONMENT if published else {},
+        path=PUBLISHED_PATH if published else "",
+    )  # fmt: skip

@@ -1,0 +1,77 @@
+"""How the images of a suite are rebuilt: a table for each instance in rebuild.toml, locked environments beside it."""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from harness.errors import UserError
+from harness.spec import expected
+
+FILE = "rebuild.toml"
+
+
+class _Instance(BaseModel):
+    """The fields of one table of a rebuild.toml; any other is refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    environment: Annotated[str, Field(min_length=1)]
+    archive: str | None = None
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    undo: bool = False
+    fuzz: bool = False
+    only_from_commit: str | None = None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one instance is rebuilt."""
+
+    folder: Path  # of the suite
+    environment: str
+    archive: str | None
+    sha256: str | None
+    undo: bool
+    fuzz: bool
+    only_from_commit: str | None
+
+    def lock(self, python: str) -> Path:
+        """The locked packages of its environment for a Python version. Raises UserError when there are none."""
+        path = self.folder / "environments" / f"{self.environment}-py{python}.lock"
+        if not path.is_file():
+            raise UserError(
+                f"environment {self.environment} has no packages for Python {python}: "
+                f"it is known for {' and '.join(self.pythons())}"
+            )
+        return path
+
+    def pythons(self) -> list[str]:
+        """The Python versions that its environment is known for."""
+        prefix = f"{self.environment}-py"
+        found = (path.stem.removeprefix(prefix) for path in (self.folder / "environments").glob(f"{prefix}*.lock"))
+        return sorted(found)
+
+    def lock_hash(self, python: str) -> str:
+        return hashlib.sha256(self.lock(python).read_bytes()).hexdigest()
+
+
+def read(folder: Path) -> dict[str, Recipe]:
+    """The recipes of a suite by instance; empty for one that has none. Raises UserError for a malformed file."""
+    path = folder / FILE
+    if not path.is_file():
+        return {}
+    try:
+        raw = TypeAdapter(dict[str, _Instance]).validate_python(tomllib.loads(path.read_text(encoding="utf-8")))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid TOML: {error}") from error
+    except ValidationError as error:
+        problem = error.errors()[0]
+        field = ".".join(str(part) for part in problem["loc"])
+        raise UserError(f"{path}: {field}: expected {expected(problem)}, found {problem['input']!r}") from error
+    return {name: Recipe(folder=folder, **instance.model_dump()) for name, instance in raw.items()}

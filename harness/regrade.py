@@ -1,0 +1,100 @@
+"""Grading stored patches afresh: the same tests on the same patches, no agent, another row in `grades`."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import docker
+from sqlite_utils import Database
+
+from harness import __version__
+from harness.errors import UserError
+from harness.grading.grade import grade
+from harness.images.locate import prepare_all
+from harness.run import task_limits
+from harness.sandbox.container import wait_for_removals
+from harness.spec import read_spec
+from harness.store import records
+from harness.store.artefacts import keep, read
+from harness.suites import choose, load_suite
+from harness.suites.reach import leave_out_unreachable
+
+FAILED = ("grader_error", "not_gradable")
+
+
+def regrade(
+    client: docker.DockerClient,
+    db: Database,
+    runs_dir: Path,
+    sweep: Mapping[str, Any],
+    again: bool,
+    data: Path | None,
+    say: Callable[[str], None],
+) -> Iterator[dict[str, Any]]:
+    """Grade the patches of a sweep's runs (only those whose grading failed, unless `again`), each stored as it is done.
+
+    Raises UserError when the suite is another one by now, or its images are not here.
+    """
+    runs = [
+        run for run in records.runs_of(db, str(sweep["sweep_id"]))
+        if run["patch_bytes"] and not records.spoilt(run) and (again or run["verdict"] in FAILED)
+    ]  # fmt: skip
+    if not runs:
+        return
+    spec = read_spec(None, {}, json.loads(sweep["spec"]))
+    resolved = json.loads(sweep["resolved"])["suite"]
+    source = data or (Path(spec.data) if spec.data else None)
+    # The tasks that the sweep had; which of them can be graded here is a question of its own.
+    whole = choose(load_suite(spec.tasks, source), resolved["tasks"], None)
+    if whole.hash != resolved["hash"]:
+        raise UserError(
+            f"suite {whole.name} is not what it was in sweep {sweep['sweep_id']} (hash {resolved['hash']}, now "
+            f"{whole.hash}): grading by other tests would be another experiment"
+        )
+    wanted = {run["task"] for run in runs}
+    suite = choose(leave_out_unreachable(whole, []), [task.name for task in whole.tasks if task.name in wanted], None)
+    prepared = prepare_all(client, suite, runs_dir / "logs", say)
+    tasks = {task.name: task for task in suite.tasks}
+    cores = int(client.info()["NCPU"])
+    try:
+        for run in runs:
+            if run["task"] not in tasks:
+                continue
+            task, image = tasks[run["task"]], prepared[run["task"]]
+            say(f"grading {run['run_id']}: {run['agent']} on {run['task']}")
+            folder = runs_dir / str(sweep["sweep_id"]) / run["run_id"]
+            patch = _patch(db, runs_dir, run["run_id"])
+            limits = task_limits(task, cores, spec)
+            found = grade(client, task, image, patch, limits, threading.Event(), run=run["run_id"])
+            number = db.table("grades").count_where("run_id = ?", [run["run_id"]]) + 1
+            log = keep(runs_dir, folder, f"tests-{number}.log", found.log) if found.log else None
+            notes = list(found.notes)
+            if image.image != run["image_digest"]:
+                notes.append("graded_in_another_image")
+            records.insert_grade(
+                db, run, verdict=found.verdict, detail=found.detail, test_s=found.test_s, image_digest=image.image,
+                notes=notes, artefact=asdict(log) if log else None, version=__version__,
+            )  # fmt: skip
+            yield {
+                "run_id": run["run_id"], "agent": run["agent"], "task": run["task"], "before": run["verdict"],
+                "now": found.verdict, "detail": found.detail, "test_s": found.test_s, "notes": notes,
+            }  # fmt: skip
+    finally:
+        wait_for_removals()
+
+
+def _patch(db: Database, runs_dir: Path, run_id: str) -> bytes:
+    """The stored patch of a run. Raises UserError when its file is gone."""
+    rows = list(db.query("SELECT path FROM artefacts WHERE run_id = ? AND name = 'patch.diff'", [run_id]))
+    try:
+        return read(runs_dir, rows[0]["path"])
+    except (FileNotFoundError, IndexError):
+        where = runs_dir / (rows[0]["path"] if rows else run_id)
+        raise UserError(
+            f"the patch of run {run_id} is gone: there is no {where}; name its folder with --runs-dir"
+        ) from None
