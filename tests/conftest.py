@@ -54,11 +54,23 @@ def _network() -> str | None:
     return None if found.returncode == 0 else "no package index can be reached"
 
 
+def _dataset() -> str | None:
+    from harness.errors import HarnessError
+    from harness.suites import load_suite
+
+    try:
+        load_suite("swe-bench-verified-mini")
+    except HarnessError as error:
+        return f"the rows of SWE-bench Verified Mini are not at hand (HARNESS_DATA): {error}"
+    return None
+
+
 NEEDS: dict[str, Callable[[], str | None]] = {
     "docker": functools.cache(_docker),
     "model": functools.cache(_model),
     "ollama": functools.cache(_ollama),
     "network": functools.cache(_network),
+    "dataset": functools.cache(_dataset),
 }
 
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli.options import Json, print_json, print_table, words
+from harness.cli.options import Data, Json, print_json, print_table, words
 
 if TYPE_CHECKING:
     import docker
     from rich.console import Console
 
-    from harness.images.published import Progress, Pulled, Sizes
+    from harness.images.published import Progress, Pulled
+    from harness.images.registry import Sizes
     from harness.suites.swebench import SweBenchTask
 
 REFRESHES_PER_S = 4
@@ -25,7 +25,7 @@ def pull(
     suite: Annotated[str, typer.Argument(help="A suite whose tasks are a published data set's.")],
     only: Annotated[str | None, typer.Option(help="Names of tasks, to take no others.")] = None,
     limit: Annotated[int | None, typer.Option(help="At most this many tasks.")] = None,
-    data: Annotated[Path | None, typer.Option(help="A file with the data set's rows, as JSON Lines.")] = None,
+    data: Data = None,
     leaky_arm64: Annotated[
         bool, typer.Option("--leaky-arm64", help="On arm64, pull images whose layers may hold later commits.")
     ] = False,
@@ -126,7 +126,7 @@ def _ask(console: Console, names: Sequence[str], architecture: str) -> Sizes:
     """Ask how large the images are, and say it."""
     from rich.filesize import decimal
 
-    from harness.images import published
+    from harness.images import registry
 
     with contextlib.ExitStack() as stack:
         what = "asking the registry for the sizes"
@@ -138,7 +138,7 @@ def _ask(console: Console, names: Sequence[str], architecture: str) -> Sizes:
             if status is not None:
                 status.update(f"{what}: {number} of {len(names)}")
 
-        sizes = published.ask_sizes(names, architecture, asked)
+        sizes = registry.ask_sizes(names, architecture, asked)
     reason = next(iter(sizes.unknown.values()), None)
     if sizes.download_bytes is None or sizes.disk_bytes is None:
         _say(console, f"{len(names)} to pull; how much that is can't be said: {reason}")
@@ -148,7 +148,7 @@ def _ask(console: Console, names: Sequence[str], architecture: str) -> Sizes:
         console,
         f"{len(sizes.layers)} to pull: {decimal(sizes.download_bytes)} to download at most, about "
         f"{decimal(sizes.disk_bytes)} of disk (an estimate: unpacked layers take about "
-        f"{published.UNPACKED_PER_COMPRESSED} times their compressed size){besides}",
+        f"{registry.UNPACKED_PER_COMPRESSED} times their compressed size){besides}",
     )
     return sizes
 

@@ -17,10 +17,12 @@ if "$python" -c 'import sys; sys.exit(sys.version_info < (3, 8))'; then
         "$here/uv" pip install --python "$python" --system --break-system-packages --no-deps --require-hashes \
         --compile-bytecode -r "$here/requirements.lock"
 else
-    # Too old for uv; its own pip reads the same file.
-    PIP_CERT="${SSL_CERT_FILE:-}" PIP_INDEX_URL="${UV_DEFAULT_INDEX:-${PIP_INDEX_URL:-https://pypi.org/simple}}" \
-        "$python" -m pip install --no-cache-dir --no-deps --require-hashes --disable-pip-version-check \
-        -r "$here/requirements.lock"
+    # Too old for uv; its pip reads the same file, after it has made itself one that knows today's wheels.
+    export PIP_CERT="${SSL_CERT_FILE:-}" PIP_INDEX_URL="${UV_DEFAULT_INDEX:-${UV_INDEX_URL:-https://pypi.org/simple}}"
+    export XDG_CACHE_HOME=/tmp/cache PIP_DISABLE_PIP_VERSION_CHECK=1
+    awk '/^pip==/{on=1} on{print} on&&!/\\$/{exit}' "$here/requirements.lock" >"$here/pip.lock"
+    "$python" -m pip install --no-deps --require-hashes -r "$here/pip.lock"
+    "$python" -m pip install --no-deps --require-hashes -r "$here/requirements.lock"
 fi
 for name in pip pytest tox; do
     [ ! -x "$(dirname "$python")/$name" ] || ln -sf "$(dirname "$python")/$name" "/usr/local/bin/$name"

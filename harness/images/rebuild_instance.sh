@@ -29,6 +29,6 @@ if [ "$kind" = archive ]; then
     fi
 fi
 # Debian's Python knows by its own distutils where local packages go; setuptools' copy of it does not.
-SETUPTOOLS_USE_DISTUTILS=stdlib python -m pip install --root-user-action=ignore --no-index --no-deps --no-build-isolation --disable-pip-version-check --no-cache-dir -e .
+SETUPTOOLS_USE_DISTUTILS=stdlib PIP_ROOT_USER_ACTION=ignore python -m pip install --no-index --no-deps --no-build-isolation --disable-pip-version-check --no-cache-dir -e .
 find . -name __pycache__ -prune -exec rm -rf {} +
 rm -rf /harness /root/.cache

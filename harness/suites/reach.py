@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import socket
 from collections.abc import Callable, Collection
 
 from harness.errors import UserError
 from harness.suites import Suite, Task
 from harness.suites.base import LeftOut
+from harness.suites.hosts import answers
 from harness.suites.swebench import SweBenchTask
-
-PORT = 443
-WAIT_S = 5.0
-
-
-def answers(host: str) -> bool:
-    """Whether a host on the internet can be connected to from here."""
-    try:
-        socket.create_connection((host, PORT), timeout=WAIT_S).close()
-    except OSError:
-        return False
-    return True
 
 
 def leave_out_unreachable(suite: Suite, named: Collection[str], reached: Callable[[str], bool] = answers) -> Suite:
@@ -29,11 +17,9 @@ def leave_out_unreachable(suite: Suite, named: Collection[str], reached: Callabl
 
     Raises UserError when the user named such a task, or no other is left.
     """
-    known: dict[str, bool] = {}
 
     def unreachable(task: Task) -> list[str]:
-        hosts = task.hosts if isinstance(task, SweBenchTask) else ()
-        return [host for host in hosts if not known.setdefault(host, host in known or reached(host))]
+        return [host for host in task.hosts if not reached(host)] if isinstance(task, SweBenchTask) else []
 
     left_out = {}
     for task in suite.tasks:

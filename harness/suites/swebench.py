@@ -15,17 +15,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness.errors import MachineError, UserError, nearest
 from harness.spec import expected
 from harness.suites.base import CommonTask, TarEntry
+from harness.suites.hosts import HTTPS, answers
 
 FILE = "suite.toml"
 TEST_TIMEOUT_S = 1800.0  # the official harness's
 WORKDIR = "/testbed"
 DATA_VARIABLE = "HARNESS_DATA"
+HUB = "https://huggingface.co"
 
 FIELDS = (
     "instance_id",
@@ -220,6 +223,10 @@ def _read(path: Path, flag: str) -> list[Mapping[str, Any]]:
 
 
 def _fetch(file: _File) -> list[Mapping[str, Any]]:
+    hub = urlsplit(os.environ.get("HF_ENDPOINT") or HUB)
+    proxied = any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"))
+    if not proxied and not answers(hub.hostname or "", hub.port or HTTPS):
+        os.environ["HF_HUB_OFFLINE"] = "1"  # what is in its cache is found at once, and what is not is missed at once
     try:
         import datasets
     except ImportError as error:

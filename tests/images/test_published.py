@@ -25,6 +25,7 @@ from typer.testing import CliRunner
 from harness.cli.tasks_pull import pull
 from harness.errors import HarnessError, UserError
 from harness.images import published
+from harness.images.registry import UNPACKED_PER_COMPRESSED, address, ask_sizes
 from harness.sandbox.daemon import connect
 from harness.suites import load_suite
 from harness.suites.swebench import SweBenchTask
@@ -246,7 +247,7 @@ def test_names_are_read_as_docker_reads_them() -> None:
         "127.0.0.1:5000/a:1": "http://127.0.0.1:5000/v2/a/manifests/1",
         "127.example.org/a:1": "https://127.example.org/v2/a/manifests/1",
     }.items():
-        assert published.address(name).manifest() == url
+        assert address(name).manifest() == url
 
 
 def test_a_layer_is_counted_once(registry: Registry) -> None:
@@ -255,15 +256,15 @@ def test_a_layer_is_counted_once(registry: Registry) -> None:
     registry.add("two", [shared, two], "amd64", index=True)
     one_name, two_name, none = (f"{registry.host}/{name}:latest" for name in ("one", "two", "none"))
 
-    sizes = published.ask_sizes([one_name, two_name, none], "amd64")
+    sizes = ask_sizes([one_name, two_name, none], "amd64")
     assert sizes.download_bytes == sum(map(packed, (shared, one, two)))
-    assert sizes.disk_bytes == sizes.download_bytes * published.UNPACKED_PER_COMPRESSED
+    assert sizes.disk_bytes == sizes.download_bytes * UNPACKED_PER_COMPRESSED
     assert [len(layers) for layers in sizes.layers.values()] == [2, 2]
     why = f"the registry {registry.host} does not show it to everybody (HTTP 404)"
     assert sizes.unknown == {none: why}
     assert registry.asked("blobs") == []
 
-    other = published.ask_sizes([two_name], "riscv64")
+    other = ask_sizes([two_name], "riscv64")
     assert other.unknown == {two_name: f"the registry {registry.host} has none for riscv64"}
     assert (other.download_bytes, other.disk_bytes) == (None, None)
 
@@ -274,24 +275,24 @@ def test_sizes_are_unknown_rather_than_zero(registry: Registry) -> None:
         registry.add(name, [layer()], "amd64")
     # Asking for two and pulling two makes four, and Docker Hub counts them all.
     registry.headers["RateLimit-Remaining"] = "2;w=21600"
-    sizes = published.ask_sizes(names, "amd64")
+    sizes = ask_sizes(names, "amd64")
     assert sizes.download_bytes is None
     assert set(sizes.unknown.values()) == {
         f"the registry {registry.host} allows 2 more pulls for now, and asking counts as one"
     }
     assert len(registry.asked("manifests")) == 1
     registry.headers["RateLimit-Remaining"] = "3;w=21600"
-    assert published.ask_sizes(names[:1], "amd64").download_bytes
+    assert ask_sizes(names[:1], "amd64").download_bytes
 
     registry.headers.clear()
     registry.manifests["two", "latest"] = json.dumps({"mediaType": MANIFEST, "fsLayers": []}).encode()
-    old = published.ask_sizes(names, "amd64")
+    old = ask_sizes(names, "amd64")
     assert old.unknown == {names[1]: f"the registry {registry.host} has a manifest of it that names no sizes of layers"}
     assert list(old.layers) == names[:1]
 
     with closed_port() as taken:
         host = f"127.0.0.1:{taken.getsockname()[1]}"
-        nothing = published.ask_sizes([f"{host}/one:latest"], "amd64")
+        nothing = ask_sizes([f"{host}/one:latest"], "amd64")
     assert nothing.download_bytes is None
     assert f"the registry {host} does not say (" in nothing.unknown[f"{host}/one:latest"]
 
@@ -376,7 +377,7 @@ def test_progress_adds_up_to_what_is_fetched(registry: Registry, client: docker.
     [task] = tasks_of(tmp_path)
     name = published.image_name(task, architecture)
     seen: list[tuple[int, int | None]] = []
-    sizes = published.ask_sizes([name], architecture)
+    sizes = ask_sizes([name], architecture)
     published.pull(client, task, architecture, sizes.layers[name], lambda what, done, total: seen.append((done, total)))
     assert seen[0] == (0, sizes.download_bytes)
     assert seen[-1] == (sizes.download_bytes, sizes.download_bytes)

@@ -7,6 +7,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ class Harness:
             env={
                 name: value
                 for name, value in os.environ.items()
-                if not name.startswith("HARNESS_") or name == "HARNESS_CACHE"
+                if not name.startswith("HARNESS_") or name in ("HARNESS_CACHE", "HARNESS_DATA")
             },
             **options,
         )
@@ -70,6 +71,13 @@ class Harness:
             for sweep in sweeps
             for container in client.containers.list(all=True, filters={"label": f"{SWEEP}={sweep}"})
         ]
+
+    def left(self, name: str) -> str:
+        """What the agent of the only run left in its out folder under `name`."""
+        with tarfile.open(next(self.runs.rglob("out.tar.gz"))) as out:
+            stream = out.extractfile(f"out/{name}")
+            assert stream is not None
+            return stream.read().decode()
 
     def agent(self, name: str, script: str, *, calls_model: bool = False, runner: str = "run.sh") -> str:
         """Write an agent's folder; returns its path for --agents."""
@@ -104,3 +112,9 @@ def _toml(value: Any) -> str:
 @pytest.fixture
 def harness(tmp_path: Path) -> Harness:
     return Harness(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def harness_in() -> type[Harness]:
+    """For what is made once for several tests, in a folder of its own."""
+    return Harness

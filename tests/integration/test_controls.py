@@ -6,7 +6,6 @@ import gzip
 import hashlib
 import json
 import subprocess
-import tarfile
 from pathlib import Path
 
 import pytest
@@ -136,8 +135,7 @@ def test_the_sandbox_has_no_network_few_rights_and_one_commit(harness) -> None:
     path = harness.agent("spy", "#!/bin/bash\n" + script, runner="spy")
     (Path(path) / "spy").chmod(0o755)
     harness("sweep", "--agents", path, "--tasks", "smoke", "--limit", "1", "--json")
-    with tarfile.open(next(harness.runs.rglob("out.tar.gz"))) as out:
-        seen = out.extractfile("out/seen").read().decode()
+    seen = harness.left("seen")
     assert "CapEff:\t0000000000000000" in seen
     assert "NoNewPrivs:\t1" in seen
     assert seen.count("one-commit") == 1

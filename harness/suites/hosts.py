@@ -1,0 +1,19 @@
+"""Whether a host on the internet answers from here, asked once, before anything waits for it in vain."""
+
+from __future__ import annotations
+
+import functools
+import socket
+
+HTTPS = 443
+WAIT_S = 5.0
+
+
+@functools.cache
+def answers(host: str, port: int = HTTPS) -> bool:
+    """Whether a connection to `host` can be made."""
+    try:
+        socket.create_connection((host, port), timeout=WAIT_S).close()
+    except OSError:
+        return False
+    return True
