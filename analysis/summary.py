@@ -100,7 +100,7 @@ def how_many_tasks(db: Database, sweep_id: str) -> str:
     [(text,)] = db.execute("SELECT resolved FROM sweeps WHERE sweep_id = ?", [sweep_id]).fetchall()
     suite = json.loads(text)["suite"]
     count, left_out = len(suite["tasks"]), suite.get("left_out") or {}
-    said = f"n = {count} tasks of {suite['name']} (hash {suite['hash']})"
+    said = f"n = {count} task{'' if count == 1 else 's'} of {suite['name']} (hash {suite['hash']})"
     sources = db.execute(
         "SELECT image_source, COUNT(DISTINCT task) FROM runs WHERE sweep_id = ? GROUP BY 1 ORDER BY 1", [sweep_id]
     ).fetchall()

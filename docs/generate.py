@@ -1,4 +1,5 @@
-"""Writes the pages of this folder that are made from the code: cli.md and schema.md.
+"""Writes the pages of this folder that are made: cli.md and schema.md from the code, tasks.md from verified-mini.json,
+which `harness tasks verify swe-bench-verified-mini --json` printed.
 
 python docs/generate.py            write them
 python docs/generate.py --check    write nothing; exit 1 and name the pages that are out of date
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +24,7 @@ from harness.store.columns import COLUMNS, TABLES
 from harness.store.db import open_store
 
 FOLDER = Path(__file__).parent
+PROOF = FOLDER / "verified-mini.json"
 WIDTH = 100  # of the help texts: a page must not depend on the terminal that made it
 NOTE = "<!-- Made by docs/generate.py: change the code, then run `make docs`. -->\n\n"
 VIEW = "runs_summary"
@@ -116,7 +119,50 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
 
 
-PAGES: dict[str, Callable[[], str]] = {"cli.md": cli_page, "schema.md": schema_page}
+def tasks_page() -> str:
+    proof = json.loads(PROOF.read_text(encoding="utf-8"))
+    tasks = proof["tasks"]
+    good = sum(task["good"] for task in tasks)
+    instances = [task["own_bytes"] for task in tasks if task["own_bytes"] is not None]
+    heads = ["task", "image", "of", "solution", "part of it", "untouched", "nop", "test s", "run s", "own MB"]
+    rows = [
+        [
+            f"`{task['task']}`",
+            task["image_source"],
+            f"`{(task['image_origin'] or '')[:24]}`",
+            task["oracle"] or "",
+            f"{task['wrong']} ({task['taken_off']})",
+            task["untouched"],
+            task["nop"] or "",
+            f"{task['test_s']:.1f}",
+            f"{task['duration_s']:.1f}",
+            f"{task['own_bytes'] / 1e6:.0f}" if task["own_bytes"] is not None else "",
+        ]
+        for task in tasks
+    ]
+    return NOTE + "\n".join(
+        [
+            "# SWE-bench Verified Mini, proved here\n",
+            f"What `harness tasks verify {proof['suite']}` found for the images that were built on one machine (Debian "
+            "12, 2 cores, 24 GiB, no Docker Hub) from Debian's packages, the package index and, where no release will "
+            f"do, a git server: {good} of {len(tasks)} as published, suite hash `{proof['hash']}`.\n",
+            "- **solution**: the known solution, applied by the agent `oracle` in a sandbox, then graded.\n"
+            "- **part of it**: the solution with hunks taken off, as few as it takes until the tests fail (how many of "
+            "how many were taken off). `whole`: only the whole solution will do, since it has one hunk; then "
+            "`untouched` is the proof.\n"
+            "- **untouched**: the tests on the repository as it is. **nop**: an agent that does nothing.\n"
+            "- **test s**: the test command with the solution; **run s**: the whole run of `oracle`.\n"
+            "- **own MB**: what this image adds to its environment's, its repository for the agent included; together "
+            f"{sum(instances) / 1e9:.1f} GB for {len(instances)}.\n",
+            table(heads, rows),
+            "Left out, since they can't be graded without the internet: "
+            + "; ".join(f"`{name}` ({reason})" for name, reason in proof["left_out"].items())
+            + ".\n",
+        ]
+    )
+
+
+PAGES: dict[str, Callable[[], str]] = {"cli.md": cli_page, "schema.md": schema_page, "tasks.md": tasks_page}
 
 
 def stale() -> list[str]:

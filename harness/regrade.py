@@ -14,6 +14,7 @@ from sqlite_utils import Database
 
 from harness import __version__
 from harness.errors import UserError
+from harness.gradable import gradable_here
 from harness.grading.grade import grade
 from harness.images.locate import prepare_all
 from harness.run import task_limits
@@ -22,7 +23,6 @@ from harness.spec import read_spec
 from harness.store import records
 from harness.store.artefacts import keep, read
 from harness.suites import choose, load_suite
-from harness.suites.reach import leave_out_unreachable
 
 FAILED = ("grader_error", "not_gradable")
 
@@ -57,7 +57,7 @@ def regrade(
             f"{whole.hash}): grading by other tests would be another experiment"
         )
     wanted = {run["task"] for run in runs}
-    suite = choose(leave_out_unreachable(whole, []), [task.name for task in whole.tasks if task.name in wanted], None)
+    suite = choose(gradable_here(whole, []), [task.name for task in whole.tasks if task.name in wanted], None)
     prepared = prepare_all(client, suite, runs_dir / "logs", say)
     tasks = {task.name: task for task in suite.tasks}
     cores = int(client.info()["NCPU"])

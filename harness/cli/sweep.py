@@ -81,7 +81,7 @@ def sweep(
     else:
         from harness.spec import absolute, read_spec
 
-        stored, wanted = None, absolute(read_spec(spec, flags))
+        stored, wanted = None, _with_rows(absolute(read_spec(spec, flags)))
     if dry_run:
         plan = _plan(wanted, pull=False)
         _print_plan(plan, as_json)
@@ -90,6 +90,18 @@ def sweep(
         return
     result, plan = _run(wanted, pull, database, folder, as_json, stored)
     _finish(result, plan, database, folder, as_json)
+
+
+def _with_rows(wanted: Spec) -> Spec:
+    """The same spec with the file that HARNESS_DATA names in it, so that the sweep can be continued without it."""
+    import os
+
+    from harness.suites import find_suite, swebench
+
+    file = os.environ.get(swebench.DATA_VARIABLE)
+    if wanted.data or not file or not swebench.is_suite(find_suite(wanted.tasks)):
+        return wanted
+    return wanted.model_copy(update={"data": str(Path(file).absolute())})
 
 
 def _stored(
@@ -142,13 +154,13 @@ def _run(
 
 
 def _plan(wanted: Spec, pull: bool) -> Plan:
+    from harness.gradable import gradable_here
     from harness.manifests import select_agents
     from harness.plan import make_plan
     from harness.suites import choose, load_suite
-    from harness.suites.reach import leave_out_unreachable
 
     data = Path(wanted.data) if wanted.data else None
-    suite = leave_out_unreachable(choose(load_suite(wanted.tasks, data), wanted.only, wanted.limit), wanted.only)
+    suite = gradable_here(choose(load_suite(wanted.tasks, data), wanted.only, wanted.limit), wanted.only)
     chosen, unusable = select_agents(wanted.agents)
     return make_plan(wanted, suite, chosen, unusable, _models(wanted, chosen, pull))
 

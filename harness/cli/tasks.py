@@ -110,19 +110,19 @@ def verify(
     from rich.console import Console
 
     from harness.cli.progress import SweepView
+    from harness.gradable import gradable_here
     from harness.manifests import select_agents
     from harness.plan import make_plan
     from harness.sandbox.daemon import connect
     from harness.spec import read_spec
     from harness.store.db import open_store
     from harness.suites import choose, load_suite
-    from harness.suites.reach import leave_out_unreachable
     from harness.verify import verify as prove
 
     flags = {"agents": ["oracle", "nop"], "tasks": suite, "only": words(only), "limit": limit, "order": "listed"}
     spec = read_spec(None, flags)
     agents, unusable = select_agents(spec.agents)
-    chosen = leave_out_unreachable(choose(load_suite(suite, data), spec.only, limit), spec.only)
+    chosen = gradable_here(choose(load_suite(suite, data), spec.only, limit), spec.only)
     plan = make_plan(spec, chosen, agents, unusable, {})
     with (
         tempfile.TemporaryDirectory(prefix="harness-verify-") as temporary,

@@ -80,7 +80,8 @@ def build(
         print_table(f"suite {chosen.name}", columns, [[row.get(column) for column in columns] for row in rows])
         for line in [*failures, *left_out]:
             print(line)
-        print(f"{len(rows) - len(failures)} of {len(tasks)} images are here")
+        counts = f"{len(rows) - len(failures)} images are built, {len(failures)} failed, {len(left_out)} are left out"
+        print(f"{counts} of {len(tasks)}")
     if failures:
         raise typer.Exit(1)
 

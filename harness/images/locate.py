@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import docker
 
 from harness.errors import MachineError, UserError
-from harness.images import dockerfiles, published, rebuilt
+from harness.images import dockerfiles, published, rebuilt, recipes
 from harness.images.bases import Say
 from harness.images.prepare import Prepared, prepare
 from harness.sandbox.daemon import DockerFault
@@ -64,6 +64,25 @@ def find(client: docker.DockerClient, task: SweBenchTask) -> Located | None:
         return Located(pulled.image, "published", pulled.digest)
     made = rebuilt.find(client, task)
     return Located(made.image, f"rebuilt_from_{made.source}", made.origin) if made else None
+
+
+def leave_out_unbuildable(client: docker.DockerClient, suite: Suite, named: Collection[str]) -> Suite:
+    """The suite without the instances that no release will do for and whose image is not here either.
+
+    Where nothing can be pulled and there is no git server, they can't be had; anything else that is missing is an
+    error of `locate`. Raises UserError when the user named such an instance.
+    """
+    known = recipes.read(suite.folder)
+    reasons = {
+        task.name: f"no image of it is here, and no release will do ({recipe.only_from_commit}): pull it, or build it "
+        "from its commit (--from)"
+        for task in suite.tasks
+        if (recipe := known.get(task.name)) is not None
+        and recipe.only_from_commit
+        and isinstance(task, SweBenchTask)
+        and find(client, task) is None
+    }
+    return suite.without(reasons, named)
 
 
 def _get_them(missing: Sequence[SweBenchTask], count: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +28,21 @@ class Suite:
     def hash(self) -> str:
         """A hash of every task's content, in order. What is left out is no part of the suite."""
         return suite_hash({task.name: task.content_hash for task in self.tasks})
+
+    def without(self, reasons: Mapping[str, str], named: Collection[str]) -> Suite:
+        """The suite without the tasks that `reasons` are for, which go to `left_out`.
+
+        Raises UserError when the user named such a task, or no other is left.
+        """
+        for name in named:
+            if name in reasons:
+                raise UserError(f"{name} can't be run and graded here: {reasons[name]}")
+        kept = tuple(task for task in self.tasks if task.name not in reasons)
+        if not kept and reasons:
+            name, reason = next(iter(reasons.items()))
+            raise UserError(f"no task is left of suite {self.name} ({name}: {reason})")
+        left_out = (*self.left_out, *(LeftOut(name, reason) for name, reason in reasons.items()))
+        return dataclasses.replace(self, tasks=kept, left_out=left_out)
 
 
 def builtin_suites() -> list[str]:

@@ -1,4 +1,4 @@
-"""What the harness adds to a run. Exit code 1 when it is more than issue 2 allows.
+"""What the harness adds to a run. Exit code 1 when it is more than two bare container lives, twice over.
 
 A run of `oracle` on a smoke task, from its start to its verdict, less the seconds inside the agent's runner and
 inside the test command, against two bare container lives (`docker run -d`, `docker exec true`, `docker rm -f`) of the
@@ -9,7 +9,11 @@ The seconds inside are measured in the container: the suite is a copy whose solu
 calls of `date`. Images are built beforehand, as in a sweep's second run; energy, memory and disk are watched as in a
 sweep. Containers are removed beside the run; the second table shows the cost when that is waited for.
 
-    python tests/benchmarks/run_cost.py [--runs 12] [--task basket-shared-default]
+With `--instance`, an instance of SWE-bench Verified Mini whose image is here: its limit is 3 s. Its scripts do not time
+themselves, so the seconds inside are the agent stage and the test command as the harness sees them, Docker's way in and
+out included.
+
+    python tests/benchmarks/run_cost.py [--runs 12] [--task basket-shared-default | --instance django__django-12774]
 """
 
 from __future__ import annotations
@@ -31,6 +35,7 @@ from pathlib import Path
 
 import docker
 
+from harness.images.locate import prepare_all
 from harness.manifests import select_agents
 from harness.meter.energy import EnergyMeter
 from harness.plan import make_plan
@@ -40,9 +45,10 @@ from harness.sandbox.daemon import KIND, OWNER, connect, owner
 from harness.spec import Spec
 from harness.store.artefacts import read
 from harness.suites import choose, load_suite
-from harness.sweep import prepare_images
 
 LIMIT = 2.0
+INSTANCE_LIMIT_S = 3.0
+INSTANCES = "swe-bench-verified-mini"
 WARM_UP = 2
 INSIDE = re.compile(rb"^inside_ns (\d+) (\d+)$", re.MULTILINE)
 
@@ -97,11 +103,12 @@ def timed_suite(folder: Path, task: str) -> Path:
 
 
 @contextmanager
-def bench_for(client: docker.DockerClient, folder: Path, task: str) -> Iterator[Bench]:
-    spec = Spec(agents=["oracle"], tasks=str(timed_suite(folder, task)), order="listed")
+def bench_for(client: docker.DockerClient, folder: Path, task: str, instance: bool) -> Iterator[Bench]:
+    suite = INSTANCES if instance else str(timed_suite(folder, task))
+    spec = Spec(agents=["oracle"], tasks=suite, order="listed")
     agents, unusable = select_agents(spec.agents)
-    plan = make_plan(spec, choose(load_suite(spec.tasks), [], None), agents, unusable, {})
-    images = prepare_images(client, plan, folder, Quiet())
+    plan = make_plan(spec, choose(load_suite(spec.tasks), [task], None), agents, unusable, {})
+    images = prepare_all(client, plan.suite, folder, Quiet().say)
     energy = EnergyMeter()
     try:
         print(f"energy: {energy.problem or 'codecarbon, as in a sweep'}", file=sys.stderr)
@@ -120,7 +127,10 @@ def one_run(bench: Bench, number: int) -> Sample:
     if (finished.ended_by, finished.grade.verdict) != ("submitted", "resolved"):
         raise SystemExit(f"the run failed: {finished.ended_by} {finished.detail}, {finished.grade}")
     log = next(kept for kept in finished.artefacts if kept.name == "agent.log")
-    return Sample(wall_s, removed_s, _inside_s(read(bench.runs_dir, log.path)), _inside_s(finished.grade.log), finished)
+    runner_s, test_s = finished.agent_s, finished.grade.test_s or 0.0
+    if bench.plan.suite.name != INSTANCES:
+        runner_s, test_s = _inside_s(read(bench.runs_dir, log.path)), _inside_s(finished.grade.log)
+    return Sample(wall_s, removed_s, runner_s, test_s, finished)
 
 
 def _inside_s(log: bytes) -> float:
@@ -171,12 +181,15 @@ def timed(work: Callable[[], None]) -> float:
     return time.perf_counter() - began
 
 
-def measure(client: docker.DockerClient, task: str, runs: int) -> tuple[list[Sample], list[float]]:
+def measure(client: docker.DockerClient, task: str, instance: bool, runs: int) -> tuple[list[Sample], list[float]]:
     """Runs and pairs of bare lives, made in turns."""
     command = shutil.which("docker") is not None
     print(f"bare lives by the docker {'command' if command else 'library'}", file=sys.stderr)
     samples, lives = [], []
-    with tempfile.TemporaryDirectory(prefix="run-cost-") as name, bench_for(client, Path(name), task) as bench:
+    with (
+        tempfile.TemporaryDirectory(prefix="run-cost-") as name,
+        bench_for(client, Path(name), task, instance) as bench,
+    ):
         image = bench.images[task].image
         bare = (lambda: lives_by_command(image)) if command else (lambda: lives_by_library(client, image))
         for number in range(WARM_UP + runs):
@@ -187,7 +200,7 @@ def measure(client: docker.DockerClient, task: str, runs: int) -> tuple[list[Sam
     return samples, lives
 
 
-def report(samples: list[Sample], lives: list[float]) -> bool:
+def report(samples: list[Sample], lives: list[float], instance: bool) -> bool:
     """Print the tables; whether the limit is kept."""
     print(f"{len(lives)} of each; load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores\n")
     base_s = statistics.median(lives)
@@ -213,9 +226,12 @@ def report(samples: list[Sample], lives: list[float]) -> bool:
         [s.wall_s - s.finished.setup_s - s.finished.agent_s - s.finished.grading_s for s in samples],
     )
     line("  grading", [s.finished.grading_s for s in samples])
-    ratio = statistics.median(costs) / base_s
-    passed = ratio <= LIMIT
-    print(f"\n{'PASS' if passed else 'FAIL'} cost of a run: {ratio:.2f} times two container lives, at most {LIMIT:g}")
+    cost_s = statistics.median(costs)
+    ratio = cost_s / base_s
+    passed = cost_s <= INSTANCE_LIMIT_S if instance else ratio <= LIMIT
+    limit = f"{INSTANCE_LIMIT_S:g} s" if instance else f"{LIMIT:g} times"
+    word = "PASS" if passed else "FAIL"
+    print(f"\n{word} cost of a run: {cost_s:.2f} s, {ratio:.2f} times two container lives, at most {limit}")
     return passed
 
 
@@ -223,8 +239,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=12)
     parser.add_argument("--task", default="basket-shared-default", help="of the suite smoke")
+    parser.add_argument("--instance", help=f"of the suite {INSTANCES}, instead")
     arguments = parser.parse_args()
-    return 0 if report(*measure(connect(), arguments.task, arguments.runs)) else 1
+    instance = arguments.instance is not None
+    samples, lives = measure(connect(), arguments.instance or arguments.task, instance, arguments.runs)
+    return 0 if report(samples, lives, instance) else 1
 
 
 if __name__ == "__main__":

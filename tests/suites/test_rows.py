@@ -204,5 +204,5 @@ def test_tasks_whose_hosts_do_not_answer_are_left_out_and_the_hash_knows(tmp_pat
     assert asked == ["example.org"]
     connected = leave_out_unreachable(whole, [], lambda host: True)
     assert (connected.hash, connected.left_out) == (whole.hash, ())
-    with pytest.raises(UserError, match="a__a-2 can't be graded here"):
+    with pytest.raises(UserError, match="a__a-2 can't be run and graded here"):
         leave_out_unreachable(whole, ["a__a-2"], silent)
