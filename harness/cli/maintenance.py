@@ -59,6 +59,16 @@ def doctor(db: Db = None, runs_dir: RunsDir = None, as_json: Json = False) -> No
             if agent.needs_python
         )
 
+    def instances() -> str:
+        from harness.grading.swebench import check_parsers
+        from harness.images.rebuilt import REPOSITORY
+
+        check_parsers()
+        tags = [tag for image in connect(timeout_s=10).images.list() for tag in image.tags]
+        pulled = sum("/sweb.eval." in tag for tag in tags)
+        built = len({tag.partition(":")[0] for tag in tags if tag.startswith(f"{REPOSITORY}/")})
+        return f"official parsers; images of instances: {pulled} published, {built} rebuilt"
+
     def energy() -> str:
         import importlib.util
 
@@ -88,6 +98,7 @@ def doctor(db: Db = None, runs_dir: RunsDir = None, as_json: Json = False) -> No
     check("ollama", False, engine("ollama"))
     check("llama.cpp", False, engine("llamacpp"))
     check("bundles", False, bundles)
+    check("swe-bench", False, instances)
     check("energy", False, energy)
     check("leftovers", False, left_behind)
     check("space", True, space)

@@ -56,6 +56,7 @@ FOREIGN_PACKAGES = (
 
 MEMORY_BYTES, DISK_BYTES, LIMIT_S = 4 << 30, 4 << 30, 1800.0
 
+REPOSITORY = "harness-rebuilt"
 INSTANCE_LABEL = "harness.instance"
 SOURCE_LABEL = "harness.source"  # archive or commit
 ORIGIN_LABEL = "harness.origin"  # which
@@ -328,7 +329,7 @@ def missing_bytes(client: docker.DockerClient, tasks: Sequence[SweBenchTask], re
 
 
 def _repository(instance: str) -> str:
-    return f"harness-rebuilt/{instance.lower()}"
+    return f"{REPOSITORY}/{instance.lower()}"
 
 
 def _key(script: str, *parts: str) -> str:
