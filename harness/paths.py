@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from harness.errors import MachineError
 
@@ -44,13 +45,32 @@ def cache() -> Path:
 
 
 @contextmanager
-def lock(name: str) -> Iterator[None]:
-    """Keep other processes, and other threads, from doing what `name` says at the same time."""
+def lock(name: str, *, shared: bool = False) -> Iterator[None]:
+    """Keep other processes, and other threads, from doing what `name` says at the same time.
+
+    Those that hold it `shared` keep out only one that does not.
+    """
+    with _lock_file(name) as file:
+        fcntl.flock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def lock_if_free(name: str) -> Iterator[bool]:
+    """The same without waiting: whether nobody else has it."""
+    with _lock_file(name) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+def _lock_file(name: str) -> IO[str]:
     folder = cache() / "locks"
     folder.mkdir(exist_ok=True)
-    with (folder / name).open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    return (folder / name).open("w")
 
 
 def config() -> Path:

@@ -17,12 +17,13 @@ from typing import Any, Protocol
 import docker
 from sqlite_utils import Database
 
-from harness import __version__, machine
+from harness import __version__, machine, paths
 from harness.engines.base import Engine
 from harness.errors import MachineError, UserError
 from harness.gateway.server import Gateway
 from harness.images import bundle
 from harness.images.locate import prepare_all
+from harness.images.prepare import IN_USE
 from harness.meter.energy import EnergyMeter
 from harness.outcome import ENDINGS, outcome
 from harness.plan import Plan, PlannedRun
@@ -137,6 +138,19 @@ def run_sweep(
     Raises UserError for a resumed sweep that is not the same any more or images and bundles that don't build, and
     MachineError when Docker or an engine fails before the first run.
     """
+    with paths.lock(IN_USE, shared=True):
+        return _run_sweep(plan, client, db, runs_dir, progress, cancelled, resume)
+
+
+def _run_sweep(
+    plan: Plan,
+    client: docker.DockerClient,
+    db: Database,
+    runs_dir: Path,
+    progress: Progress,
+    cancelled: threading.Event,
+    resume: Mapping[str, Any] | None,
+) -> Result:
     leftovers.remove(client, leftovers.find(client))
     if resume is not None:
         check_same(json.loads(resume["resolved"]), plan.resolved())

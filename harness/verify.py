@@ -12,10 +12,11 @@ from typing import Any
 import docker
 from sqlite_utils import Database
 
+from harness import paths
 from harness.grading import hunks
 from harness.grading.grade import Grade, grade, grade_untouched
 from harness.images.locate import prepare_all
-from harness.images.prepare import Prepared
+from harness.images.prepare import IN_USE, Prepared
 from harness.plan import Plan
 from harness.run import task_limits
 from harness.sandbox.container import Limits
@@ -59,6 +60,13 @@ def verify(
 
     Raises what a sweep does.
     """
+    with paths.lock(IN_USE, shared=True):
+        return _verify(plan, client, db, folder, view, cancelled)
+
+
+def _verify(
+    plan: Plan, client: docker.DockerClient, db: Database, folder: Path, view: Progress, cancelled: threading.Event
+) -> tuple[list[Proof], str | None]:
     prepared = prepare_all(client, plan.suite, folder, view.say)
     result = run_sweep(plan, client, db, folder, view, cancelled)
     made = {(row["task"], row["agent"]): row for row in result.rows}

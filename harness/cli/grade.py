@@ -23,6 +23,8 @@ def grade(
     """Grade the stored patches of a sweep afresh; the earlier verdicts are kept beside."""
     from rich.console import Console
 
+    from harness import paths
+    from harness.images.prepare import IN_USE
     from harness.regrade import regrade
     from harness.sandbox.daemon import connect
     from harness.store.db import open_store, read_store, writer_lock
@@ -33,7 +35,8 @@ def grade(
         chosen = find_sweep(store, sweep)
     with writer_lock(database, f"grade {chosen['sweep_id']}"), contextlib.closing(open_store(database)) as store:
         say = Console(stderr=True).print
-        rows = list(regrade(connect(), store, folder, chosen, again, data and data.absolute(), say))
+        with paths.lock(IN_USE, shared=True):
+            rows = list(regrade(connect(), store, folder, chosen, again, data and data.absolute(), say))
     if as_json:
         print_json({"sweep_id": chosen["sweep_id"], "runs": rows})
     elif not rows:

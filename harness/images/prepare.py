@@ -28,6 +28,7 @@ from harness.sandbox.tree import Base, agents_repository, create_base
 RECIPE = "4"
 
 READY, BASE_LABEL = "harness-ready", "harness.base"
+IN_USE = "images-in-use"  # the lock of those that go on using prepared images, held shared
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # Docker's, for an image that sets none
 
@@ -90,7 +91,13 @@ def prepare(
 
 
 def forget(client: docker.DockerClient, image: str) -> None:
-    """Remove what was derived from an image that is going to be replaced: nothing would ever use it again."""
+    """Remove what was derived from an image that is being replaced, unless a sweep that runs might use it still."""
+    with paths.lock_if_free(IN_USE) as free:
+        if free:
+            _forget(client, image)
+
+
+def _forget(client: docker.DockerClient, image: str) -> None:
     for derived in client.images.list(name=READY, filters={"label": f"{BASE_LABEL}={image}"}):
         for tag in derived.tags:
             client.images.remove(tag)

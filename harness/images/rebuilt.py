@@ -61,7 +61,7 @@ INSTANCE_LABEL = "harness.instance"
 SOURCE_LABEL = "harness.source"  # archive or commit
 ORIGIN_LABEL = "harness.origin"  # which
 PYTHON_LABEL = "harness.python"
-ROW_LABEL = "harness.row"  # hash of the data set's row
+ROW_LABEL = "harness.row"  # hash of what of the data set's row the image depends on
 
 # Measured over the fifty: what is asked for beforehand, not what is promised.
 SYSTEM_BYTES, ENVIRONMENT_BYTES, INSTANCE_BYTES, SPARE_BYTES = 320 << 20, 120 << 20, 80 << 20, 1 << 30
@@ -112,7 +112,7 @@ def read_pythons(words: Sequence[str], recipes: Mapping[str, Recipe]) -> Pythons
 
 def find(client: docker.DockerClient, task: SweBenchTask) -> Rebuilt | None:
     """The image of an instance that was made here: from its commit if there is one, else from a release."""
-    images = client.images.list(name=_repository(task.name), filters={"label": f"{ROW_LABEL}={task.content_hash}"})
+    images = client.images.list(name=_repository(task.name), filters={"label": f"{ROW_LABEL}={task.image_hash}"})
     found = [_describe(image) for image in images if image.labels.get(INSTANCE_LABEL) == task.name]
     return min(found, key=lambda rebuilt: rebuilt.source != "commit", default=None)
 
@@ -163,12 +163,12 @@ def _build(
     arguments = ["exact"]
     if source is not None:
         what = task.base_commit
-        tag = _key(INSTANCE, environment, task.content_hash, what)
+        tag = _key(INSTANCE, environment, task.image_hash, what)
     else:
         assert recipe.archive is not None
         assert recipe.sha256 is not None
         what = recipe.archive
-        tag = _key(INSTANCE, environment, task.content_hash, recipe.sha256, str(recipe.undo), str(recipe.fuzz))
+        tag = _key(INSTANCE, environment, task.image_hash, recipe.sha256, str(recipe.undo), str(recipe.fuzz))
         arguments = ["archive", *(["fuzz"] if recipe.fuzz else [])]
         if recipe.undo:
             inputs |= {
@@ -194,7 +194,7 @@ def _build(
         SOURCE_LABEL: kind,
         ORIGIN_LABEL: what,
         PYTHON_LABEL: python,
-        ROW_LABEL: task.content_hash,
+        ROW_LABEL: task.image_hash,
     }
     _made(client, environment, name, INSTANCE, arguments, inputs, log=task.name, labels=labels, workdir="/testbed")
     _forget_older(client, task, name, kind)

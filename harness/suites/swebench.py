@@ -106,6 +106,12 @@ class SweBenchTask(CommonTask):
     hosts: tuple[str, ...]  # that the tests reach on the internet
     content_hash: str
 
+    @property
+    def image_hash(self) -> str:
+        """A hash of what an image of it depends on."""
+        parts = (self.repo, self.base_commit, self.gold_patch, self.test_patch)
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
     def solution_files(self, folder: str) -> dict[str, TarEntry]:
         """What `oracle` is handed, to lie in `folder`."""
         return {f"{folder}/solve.sh": (SOLVE.encode(), 0o755), f"{folder}/fix.patch": self.gold_patch.encode()}
