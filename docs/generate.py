@@ -129,7 +129,7 @@ def tasks_page() -> str:
         [
             f"`{task['task']}`",
             task["image_source"],
-            f"`{(task['image_origin'] or '')[:24]}`",
+            f"`{(task['image_origin'] or '').partition(',')[0][:24]}`",
             task["oracle"] or "",
             f"{task['wrong']} ({task['taken_off']})",
             task["untouched"],

@@ -28,7 +28,7 @@ class Located:
 
     image: str  # id
     source: str  # dockerfile, published, rebuilt_from_archive or rebuilt_from_commit
-    origin: str | None  # the published digest, the archive or the commit
+    origin: str | None  # the published digest, or the archive or commit and the Python
 
 
 def locate(client: docker.DockerClient, tasks: Sequence[Task], log_folder: Path, say: Say) -> dict[str, Located]:
@@ -63,7 +63,9 @@ def find(client: docker.DockerClient, task: SweBenchTask) -> Located | None:
     if pulled is not None:
         return Located(pulled.image, "published", pulled.digest)
     made = rebuilt.find(client, task)
-    return Located(made.image, f"rebuilt_from_{made.source}", made.origin) if made else None
+    if made is None:
+        return None
+    return Located(made.image, f"rebuilt_from_{made.source}", f"{made.origin}, Python {made.python}")
 
 
 def leave_out_unbuildable(client: docker.DockerClient, suite: Suite, named: Collection[str]) -> Suite:

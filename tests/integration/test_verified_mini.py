@@ -82,4 +82,7 @@ def test_nothing_that_gives_the_fix_away_is_in_reach_of_an_agent(harness) -> Non
     assert seen[0] == "searched", seen[:5]
     assert seen[1:] == ["one-commit", *["/testbed/django/__init__.py"] * 4]
     [row] = harness.rows("SELECT * FROM runs")
-    assert (row["image_source"], row["image_origin"]) == ("rebuilt_from_archive", "Django-3.0b1.tar.gz")
+    assert (row["image_source"], row["image_origin"]) == (
+        "rebuilt_from_archive",
+        "Django-3.0b1.tar.gz, Python 3.9",
+    )
