@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -58,4 +59,7 @@ def write_predictions(db: Database, runs_dir: Path, sweep_id: str, folder: Path)
 
 def _text(path: Path) -> str:
     """A patch; bytes that are no UTF-8 can't be in a prediction, which is JSON."""
-    return gzip.decompress(path.read_bytes()).decode("utf-8", errors="replace")
+    try:
+        return gzip.decompress(path.read_bytes()).decode("utf-8", errors="replace")
+    except (OSError, EOFError, zlib.error) as error:
+        raise OSError(getattr(error, "errno", None) or 0, f"can't be read ({error})", str(path)) from error

@@ -148,14 +148,14 @@ def tasks_page() -> str:
             f"do, a git server: {good} of {len(tasks)} as published, suite hash `{proof['hash']}`.\n",
             "- **solution**: the known solution, applied by the agent `oracle` in a sandbox, then graded.\n"
             "- **part of it**: the solution with hunks taken off, as few as it takes until the tests fail (how many of "
-            "how many were taken off). `whole`: only the whole solution will do, since it has one hunk; then "
-            "`untouched` is the proof.\n"
+            "how many were taken off). `one_hunk`: only the whole can be taken off; `any_part`: each part that was "
+            "tried is enough. Then `untouched` is the proof.\n"
             "- **untouched**: the tests on the repository as it is. **nop**: an agent that does nothing.\n"
             "- **test s**: the test command with the solution; **run s**: the whole run of `oracle`.\n"
             "- **own MB**: what this image adds to its environment's, its repository for the agent included; together "
             f"{sum(instances) / 1e9:.1f} GB for {len(instances)}.\n",
             table(heads, rows),
-            "Left out, since they can't be graded without the internet: "
+            "Left out there: "
             + "; ".join(f"`{name}` ({reason})" for name, reason in proof["left_out"].items())
             + ".\n",
         ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from harness.grading.swebench import check_parsers
+from harness.grading.swebench import check_parser, check_parsers
 from harness.images.locate import leave_out_unbuildable
 from harness.sandbox.daemon import connect
 from harness.suites import Suite
@@ -21,4 +21,7 @@ def gradable_here(suite: Suite, named: Collection[str]) -> Suite:
     if not any(isinstance(task, SweBenchTask) for task in suite.tasks):
         return suite
     check_parsers()
+    for task in suite.tasks:
+        if isinstance(task, SweBenchTask):
+            check_parser(task)
     return leave_out_unbuildable(connect(), leave_out_unreachable(suite, named), named)

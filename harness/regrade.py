@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -38,7 +39,7 @@ def regrade(
 ) -> Iterator[dict[str, Any]]:
     """Grade the patches of a sweep's runs (only those whose grading failed, unless `again`), each stored as it is done.
 
-    Raises UserError when the suite is another one by now, or its images are not here.
+    Raises UserError when the suite is another one by now, its images are not here, or, at the end, patches are lost.
     """
     runs = [
         run for run in records.runs_of(db, str(sweep["sweep_id"]))
@@ -57,24 +58,32 @@ def regrade(
             f"{whole.hash}): grading by other tests would be another experiment"
         )
     wanted = {run["task"] for run in runs}
-    suite = choose(gradable_here(whole, []), [task.name for task in whole.tasks if task.name in wanted], None)
+    suite = gradable_here(choose(whole, [task.name for task in whole.tasks if task.name in wanted], None), [])
+    reasons = {task.name: task.reason for task in suite.left_out}
     prepared = prepare_all(client, suite, runs_dir / "logs", say)
     tasks = {task.name: task for task in suite.tasks}
     cores = int(client.info()["NCPU"])
+    lost: list[str] = []
     try:
         for run in runs:
-            if run["task"] not in tasks:
+            if run["task"] in reasons:
+                say(f"{run['run_id']} can't be graded here: {reasons[run['task']]}")
                 continue
             task, image = tasks[run["task"]], prepared[run["task"]]
             say(f"grading {run['run_id']}: {run['agent']} on {run['task']}")
             folder = runs_dir / str(sweep["sweep_id"]) / run["run_id"]
-            patch = _patch(db, runs_dir, run["run_id"])
+            try:
+                patch = _patch(db, runs_dir, run["run_id"])
+            except UserError as error:  # the others are still worth grading
+                say(str(error))
+                lost.append(run["run_id"])
+                continue
             limits = task_limits(task, cores, spec)
             found = grade(client, task, image, patch, limits, threading.Event(), run=run["run_id"])
             number = db.table("grades").count_where("run_id = ?", [run["run_id"]]) + 1
             log = keep(runs_dir, folder, f"tests-{number}.log", found.log) if found.log else None
             notes = list(found.notes)
-            if image.image != run["image_digest"]:
+            if (image.origin or image.image) != (run["image_origin"] or run["image_digest"]):
                 notes.append("graded_in_another_image")
             records.insert_grade(
                 db, run, verdict=found.verdict, detail=found.detail, test_s=found.test_s, image_digest=image.image,
@@ -86,6 +95,8 @@ def regrade(
             }  # fmt: skip
     finally:
         wait_for_removals()
+    if lost:
+        raise UserError(f"{len(lost)} patches could not be read ({', '.join(lost[:3])}): the others are graded")
 
 
 def _patch(db: Database, runs_dir: Path, run_id: str) -> bytes:
@@ -93,8 +104,7 @@ def _patch(db: Database, runs_dir: Path, run_id: str) -> bytes:
     rows = list(db.query("SELECT path FROM artefacts WHERE run_id = ? AND name = 'patch.diff'", [run_id]))
     try:
         return read(runs_dir, rows[0]["path"])
-    except (FileNotFoundError, IndexError):
+    except (OSError, EOFError, zlib.error, IndexError) as error:
         where = runs_dir / (rows[0]["path"] if rows else run_id)
-        raise UserError(
-            f"the patch of run {run_id} is gone: there is no {where}; name its folder with --runs-dir"
-        ) from None
+        why = f"can't be read ({error})" if where.exists() else "is gone (see --runs-dir)"
+        raise UserError(f"the patch of run {run_id}, {where}, {why}") from None

@@ -108,10 +108,7 @@ def execute(bench: Bench, planned: PlannedRun, run_id: str, on_stage: Callable[[
             on_stage("grading")
             graded_from = time.monotonic()
             limits = task_limits(planned.task, bench.cores, bench.plan.spec)
-            finished.grade = grade(
-                bench.client, planned.task, bench.images[planned.task.name], finished.patch, limits, bench.cancelled,
-                sweep=bench.sweep_id, run=run_id,
-            )  # fmt: skip
+            finished.grade = _graded(bench, planned, run_id, finished.patch, limits)
             finished.grading_s = time.monotonic() - graded_from
             finished.flags += finished.grade.notes
     except Cancelled:
@@ -123,6 +120,19 @@ def execute(bench: Bench, planned: PlannedRun, run_id: str, on_stage: Callable[[
         if content:
             finished.artefacts.append(keep(bench.runs_dir, folder, name, content))
     return finished
+
+
+def _graded(bench: Bench, planned: PlannedRun, run_id: str, patch: bytes, limits: Limits) -> Grade:
+    """The grade of a patch. A bug met in grading it is that run's, and never the sweep's end. Raises Cancelled."""
+    image = bench.images[planned.task.name]
+    try:
+        return grade(
+            bench.client, planned.task, image, patch, limits, bench.cancelled, sweep=bench.sweep_id, run=run_id
+        )
+    except (Cancelled, MachineError, OSError):
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever a patch can make the parsers of logs and patches do
+        return Grade("grader_error", f"grading failed: {type(error).__name__}: {error}", None, b"")
 
 
 def _agent_stage(

@@ -167,6 +167,10 @@ def expected(problem: Mapping[str, Any]) -> str:
         case "less_than_equal":
             most = limits["le"]
             return f"{most if isinstance(most, int) else format(most, 'g')} or less"
+        case "extra_forbidden":
+            return "no such field"
+        case "string_pattern_mismatch":
+            return f"a text that matches {limits['pattern']}"
         case "literal_error":
             return str(limits["expected"])
     return str(problem["msg"])

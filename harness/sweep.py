@@ -85,7 +85,7 @@ def check_same(stored: Mapping[str, Any], now: Mapping[str, Any]) -> None:
 
 def _flat(value: Any, prefix: str = "") -> dict[str, str]:
     """Nested keys as dotted ones, values as JSON."""
-    if not isinstance(value, Mapping) or not value:
+    if not isinstance(value, Mapping):
         return {prefix: json.dumps(value)}
     flat: dict[str, str] = {}
     for name, inner in value.items():

@@ -25,7 +25,9 @@ from harness.suites import Task
 from harness.suites.swebench import SweBenchTask
 from harness.sweep import Progress, run_sweep
 
-WHOLE = "whole"  # of `wrong`: nothing less than the whole solution was ever enough to take off
+# Of `wrong`, where no part of the solution was graded `unresolved`; the tests without any change are the proof then.
+ONE_HUNK = "one_hunk"  # only the whole solution can be taken off
+ANY_PART = "any_part"  # each part that was tried is enough to resolve
 
 
 @dataclass(frozen=True)
@@ -123,14 +125,15 @@ def _prove(
 def _wrong(
     client: docker.DockerClient, task: SweBenchTask, prepared: Prepared, limits: Limits, cancelled: threading.Event
 ) -> tuple[str, str]:
-    """The verdict on the solution without its last hunks, as few as it takes until the tests fail."""
+    """The verdict on the solution without its last hunks, or its first, as few as it takes until the tests fail."""
     fix = task.gold_patch.encode()
     of = hunks.count(fix)
     for number in range(1, of):
-        found = grade(client, task, prepared, hunks.without_last(fix, number), limits, cancelled)
-        if found.verdict != "resolved":
-            return found.verdict, f"{number} of {of}"
-    return WHOLE, f"{of} of {of}"
+        for part in (hunks.without_last(fix, number), hunks.without_first(fix, number)):
+            found = grade(client, task, prepared, part, limits, cancelled)
+            if found.verdict != "resolved":
+                return found.verdict, f"{number} of {of}"
+    return (ONE_HUNK if of == 1 else ANY_PART), f"{of} of {of}"
 
 
 def _why(
@@ -148,7 +151,7 @@ def _why(
         return f"the solution does not resolve it ({oracle['verdict']}): {detail}"
     if nop is None or nop["verdict"] != "empty_patch":
         return "doing nothing changed something"
-    if wrong not in (None, "unresolved", WHOLE):
+    if wrong not in (None, "unresolved", ONE_HUNK, ANY_PART):
         return f"a part of the solution gives {wrong}"
     return None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import signal
 import sys
 from typing import Annotated
 
@@ -52,11 +53,19 @@ app.command("clean")(maintenance.clean)
 app.add_typer(db.app, name="db")
 
 
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
 def main() -> None:
     """Entry point. A user's mistake ends with 2, a fault of the machine with 1, each with one sentence."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that can't show a letter loses that letter, no more
+    # A command that is asked to end cleans up as after Ctrl-C; a sweep has a handler of its own.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # `nohup` has the latter ignored
+            signal.signal(number, _interrupt)
     try:
         app()
     except HarnessError as error:

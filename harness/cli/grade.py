@@ -26,6 +26,7 @@ def grade(
     from harness import paths
     from harness.images.prepare import IN_USE
     from harness.regrade import regrade
+    from harness.sandbox import leftovers
     from harness.sandbox.daemon import connect
     from harness.store.db import open_store, read_store, writer_lock
     from harness.store.records import find_sweep
@@ -35,8 +36,10 @@ def grade(
         chosen = find_sweep(store, sweep)
     with writer_lock(database, f"grade {chosen['sweep_id']}"), contextlib.closing(open_store(database)) as store:
         say = Console(stderr=True).print
+        client = connect()
+        leftovers.remove(client, leftovers.find(client))
         with paths.lock(IN_USE, shared=True):
-            rows = list(regrade(connect(), store, folder, chosen, again, data and data.absolute(), say))
+            rows = list(regrade(client, store, folder, chosen, again, data and data.absolute(), say))
     if as_json:
         print_json({"sweep_id": chosen["sweep_id"], "runs": rows})
     elif not rows:

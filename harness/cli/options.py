@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+from harness.errors import UserError
+
 Db = Annotated[
     Path | None,
     typer.Option("--db", help="The database. Default: HARNESS_DB, or harness.db in the runs folder."),
@@ -45,6 +47,15 @@ def words(text: str | None) -> list[str] | None:
     if text is None:
         return None
     return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def names(text: str | None, flag: str) -> list[str]:
+    """A list of names; empty for none given. Raises UserError for one that was given empty: an unset shell variable
+    must not turn "these" into "all"."""
+    found = words(text)
+    if found == []:
+        raise UserError(f"{flag} is empty: name at least one, or leave the flag out")
+    return found or []
 
 
 def print_json(value: Any) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import json
 import signal
 import threading
 from collections.abc import Iterator
@@ -83,7 +85,7 @@ def sweep(
 
         stored, wanted = None, _with_rows(absolute(read_spec(spec, flags)))
     if dry_run:
-        plan = _plan(wanted, pull=False)
+        plan = _plan(wanted, False, stored)
         _print_plan(plan, as_json)
         for model in plan.models:
             model.engine.close()
@@ -99,7 +101,7 @@ def _with_rows(wanted: Spec) -> Spec:
     from harness.suites import find_suite, swebench
 
     file = os.environ.get(swebench.DATA_VARIABLE)
-    if wanted.data or not file or not swebench.is_suite(find_suite(wanted.tasks)):
+    if wanted.data or not file or not Path(file).is_file() or not swebench.is_suite(find_suite(wanted.tasks)):
         return wanted
     return wanted.model_copy(update={"data": str(Path(file).absolute())})
 
@@ -108,8 +110,6 @@ def _stored(
     sweep_id: str | None, file: Path | None, flags: dict[str, Any], database: Path
 ) -> tuple[dict[str, Any], Spec]:
     """The sweep to continue, and the spec to continue it with."""
-    import json
-
     from harness.spec import absolute, read_spec
     from harness.store.db import read_store
     from harness.store.records import find_sweep
@@ -130,7 +130,7 @@ def _run(
     from harness.store.db import open_store, writer_lock
     from harness.sweep import check_space, run_sweep
 
-    plan = _plan(wanted, pull)
+    plan = _plan(wanted, pull, stored)
     try:
         client = connect()
         check_space(folder)
@@ -153,14 +153,25 @@ def _run(
             model.engine.close()
 
 
-def _plan(wanted: Spec, pull: bool) -> Plan:
+def _plan(wanted: Spec, pull: bool, stored: dict[str, Any] | None = None) -> Plan:
+    """The plan of a sweep; of a stored one with the tasks that it had, whatever could be had or graded by now."""
     from harness.gradable import gradable_here
     from harness.manifests import select_agents
     from harness.plan import make_plan
     from harness.suites import choose, load_suite
+    from harness.suites.base import LeftOut
 
     data = Path(wanted.data) if wanted.data else None
-    suite = gradable_here(choose(load_suite(wanted.tasks, data), wanted.only, wanted.limit), wanted.only)
+    whole = load_suite(wanted.tasks, data)
+    if stored and all(
+        json.loads(stored["spec"]).get(name) == getattr(wanted, name) for name in ("tasks", "only", "limit")
+    ):
+        had = json.loads(stored["resolved"])["suite"]
+        left_out = tuple(LeftOut(*item) for item in had.get("left_out", {}).items())
+        suite = gradable_here(choose(whole, had["tasks"], None), had["tasks"])
+        suite = dataclasses.replace(suite, left_out=left_out)
+    else:
+        suite = gradable_here(choose(whole, wanted.only, wanted.limit), wanted.only)
     chosen, unusable = select_agents(wanted.agents)
     return make_plan(wanted, suite, chosen, unusable, _models(wanted, chosen, pull))
 

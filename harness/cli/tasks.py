@@ -157,8 +157,8 @@ def _print_proofs(suite: str, proofs: list[Proof]) -> None:
         if not proof.good:
             print(f"{proof.task}: {proof.why}")
             print("".join(f"    {line}\n" for line in str(proof.log).splitlines()), end="")
-    if any(proof.wrong == "whole" for proof in proofs):
-        print("whole: any part of the solution is enough, or it has only one hunk; untouched stands for none of it")
+    if any(proof.wrong in ("one_hunk", "any_part") for proof in proofs):
+        print("one_hunk: nothing less can be taken off; any_part: each part is enough; untouched is the proof of both")
     bad = sum(not proof.good for proof in proofs)
     if bad:
         print(f"{bad} of {len(proofs)} tasks can't be trusted")

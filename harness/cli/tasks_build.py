@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from harness.cli.options import Data, Json, print_json, print_table, words
+from harness.cli.options import Data, Json, names, print_json, print_table
 from harness.errors import MachineError, UserError
 
 
@@ -32,13 +32,16 @@ def build(
     import time
 
     from harness.images import locate, rebuilt, recipes
+    from harness.sandbox import leftovers
     from harness.sandbox.container import wait_for_removals
     from harness.sandbox.daemon import connect
     from harness.suites import choose, load_suite
     from harness.suites.swebench import SweBenchTask
 
-    names = words(only) or []
-    chosen = choose(load_suite(suite, data), names, limit)
+    if limit is not None and limit < 1:
+        raise UserError(f"--limit: expected 1 or more, found {limit}")
+    named = names(only, "--only")
+    chosen = choose(load_suite(suite, data), named, limit)
     tasks = [task for task in chosen.tasks if isinstance(task, SweBenchTask)]
     known = recipes.read(chosen.folder)
     if len(tasks) < len(chosen.tasks):
@@ -49,6 +52,7 @@ def build(
         raise UserError(f"--from {source!r}: expected github, or a URL or path with {{repo}} in it")
     pythons = rebuilt.read_pythons(python or [], known)
     client = connect()
+    leftovers.remove(client, leftovers.find(client))
     rebuilt.check_space(client, tasks, known)
 
     rows: list[dict[str, Any]] = []
@@ -58,7 +62,7 @@ def build(
         began = time.monotonic()
         row: dict[str, Any] = {"task": task.name, "state": "built", "seconds": None}
         recipe = known.get(task.name)
-        if source is None and recipe and recipe.only_from_commit and task.name not in names:
+        if source is None and recipe and recipe.only_from_commit and task.name not in named:
             left_out.append(f"{task.name} is left out: {recipe.only_from_commit}; `--from` names a git server")
             continue
         try:

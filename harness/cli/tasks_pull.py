@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli.options import Data, Json, print_json, print_table, words
+from harness.cli.options import Data, Json, names, print_json, print_table
 
 if TYPE_CHECKING:
     import docker
@@ -42,7 +42,7 @@ def pull(
 
     if limit is not None and limit < 1:
         raise UserError(f"--limit: expected 1 or more, found {limit}")
-    chosen = choose(load_suite(suite, data), words(only) or [], limit)
+    chosen = choose(load_suite(suite, data), names(only, "--only"), limit)
     tasks = [task for task in chosen.tasks if isinstance(task, SweBenchTask)]
     if not tasks:
         raise UserError(

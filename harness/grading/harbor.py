@@ -9,7 +9,7 @@ import docker
 
 from harness.grading.trial import GRACE_S, Log, Tried, left_file, lists_of, place, run_tests
 from harness.images.prepare import Prepared
-from harness.sandbox.container import Limits, running, tar_of
+from harness.sandbox.container import Limits, SandboxError, running, tar_of
 from harness.suites.base import TarEntry
 from harness.suites.harbor import HarborTask
 
@@ -37,7 +37,10 @@ def try_tests(
     with running(
         client, prepared.image, kind="grade", limits=lasting, files=tar_of(files), sweep=sweep, run=run, hardened=False
     ) as container:
-        place(container, prepared.workdir, changed, removed, log)
+        try:
+            place(container, prepared.workdir, changed, removed, log)
+        except SandboxError as error:
+            return Tried(None, f"can't be run: {error}", 0.0, log.content)
         exit_, how = run_tests(
             container, ["sh", "-c", TEST, "sh", prepared.workdir], workdir=prepared.workdir, env=task.test_env,
             timeout_s=task.test_timeout_s, sink=log.add, cancelled=cancelled,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 
 FILE = re.compile(rb"^diff --git ", re.MULTILINE)
@@ -15,13 +16,23 @@ def count(patch: bytes) -> int:
 
 def without_last(patch: bytes, number: int) -> bytes:
     """The patch without its last `number` hunks; a file of which none is left goes with them."""
-    kept = count(patch) - number
+    return _kept(patch, 0, count(patch) - number)
+
+
+def without_first(patch: bytes, number: int) -> bytes:
+    """The same without its first ones."""
+    return _kept(patch, number, count(patch))
+
+
+def _kept(patch: bytes, first: int, end: int) -> bytes:
     result = b""
+    passed = 0
     for section in _split(FILE, patch):
         head, *hunks = _split(HUNK, section)
-        hunks, kept = hunks[: max(kept, 0)], kept - len(hunks)
-        if hunks:
-            result += head + b"".join(hunks)
+        kept = [hunk for number, hunk in enumerate(hunks, passed) if first <= number < end]
+        passed += len(hunks)
+        if kept:
+            result += head + b"".join(kept)
     return result
 
 
@@ -30,4 +41,4 @@ def _split(pattern: re.Pattern[bytes], text: bytes) -> list[bytes]:
     starts = [found.start() for found in pattern.finditer(text)]
     if pattern is HUNK:
         starts = [0, *starts]
-    return [text[start:end] for start, end in zip(starts, [*starts[1:], len(text)], strict=True)]
+    return [text[start:end] for start, end in itertools.pairwise([*starts, len(text)])]

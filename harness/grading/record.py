@@ -1,14 +1,15 @@
 """The record that the test runner keeps of itself, and whether it bears out what the log says.
 
 The official verdict is read from a log, and a patch may print what it likes into a log. So the runner is made to keep
-a record of its own (inside/harness_record.py), and a test counts as passed only where both say so.
+a record of its own (inside/harness_record.py), and a test counts as passed only where both say so, and only if no file
+of the patch took part in running or reporting tests.
 """
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import hmac
-import json
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -21,15 +22,22 @@ UNITTEST = re.compile(r"^\./(\S*runtests\.py)(?= )")
 TOX = re.compile(r"^tox\b.*? -- ")
 PYTEST = re.compile(r"^(?:\S+=\S+ )*(?:python\d? (?:-\S+(?: \S+)? )*-m )?pytest\b")
 
-PASSED, KEPT = ("passed", "xfailed"), ("passed", "xfailed", "skipped")
+# The official reader takes a test that fails as expected for a passed one. A patch can have any test "expected" to
+# fail while it runs, so that is no proof of a fix unless it was expected beforehand.
+PASSED = ("passed", "xfailed")
+KEPT = (*PASSED, "xfailed_unexpected", "skipped")
+REFUTED = ("failed", "altered")  # whatever else is said of the same test
+
+UNKNOWN = "?"  # in place of a file: code that is from none
 
 
 @dataclass(frozen=True)
 class Record:
-    """What the runner noted: (name, title, status) of each test, and the (hook, file) of those that could change it."""
+    """What the runner noted: (name, title, status) of tests, and (what it did, file) of code that took part in them
+    besides the runner's own."""
 
     tests: tuple[tuple[str, str | None, str], ...]
-    hooks: tuple[tuple[str, str], ...]
+    parts: tuple[tuple[str, str], ...]
 
 
 def with_record(command: str) -> str | None:
@@ -47,20 +55,22 @@ def read(content: bytes, key: str) -> Record | None:
     seal, _, body = content.partition(b"\n")
     if not hmac.compare_digest(seal, hmac.new(key.encode(), body, hashlib.sha256).hexdigest().encode()):
         return None
-    found = json.loads(body)
+    entries = [ast.literal_eval(line) for line in body.decode().splitlines()]
     return Record(
-        tuple((str(name), title, str(status)) for name, title, status in found["tests"]),
-        tuple((str(hook), str(file)) for hook, file in found["hooks"]),
+        tuple((name, title, status) for kind, name, title, status in (e for e in entries if e[0] == "test")),
+        tuple((what, file) for kind, what, file in (e for e in entries if e[0] == "part")),
     )
 
 
 def contradiction(
     record: Record, fail_to_pass: Sequence[str], pass_to_pass: Sequence[str], changed: Collection[str], workdir: str
 ) -> str | None:
-    """Why a log in which all tests pass can't be believed, or None. `changed` are the files of the patch."""
-    for hook, file in record.hooks:
+    """Why a log in which all tests pass can't be believed, or None. `changed` are the files that are the patch's."""
+    for what, file in record.parts:
+        if file == UNKNOWN:
+            return f"code that is from no file takes part in the tests ({what})"
         if file.removeprefix(f"{workdir}/") in changed:
-            return f"{file.removeprefix(workdir + '/')}, which the patch changes, takes part in the reports ({hook})"
+            return f"{file.removeprefix(f'{workdir}/')}, which the patch changes, takes part in the tests ({what})"
     statuses: dict[str, set[str]] = {}
     for name, title, status in record.tests:
         for known in (_plain(name), _plain(title or "")):
@@ -69,7 +79,7 @@ def contradiction(
     for wanted, tests in ((PASSED, fail_to_pass), (KEPT, pass_to_pass)):
         for test in tests:
             found = _statuses(statuses, _plain(test))
-            if not found & set(wanted):
+            if not found & set(wanted) or found & set(REFUTED):
                 said = " and ".join(sorted(found)) or "not run"
                 return f"the log says that {test} passed, the runner's own record says {said}"
     return None

@@ -18,27 +18,37 @@ from pathlib import PurePosixPath
 
 import docker
 
-from harness.errors import MachineError
+from harness.errors import MachineError, UserError, nearest
 from harness.grading import record
 from harness.grading.trial import GRACE_S, Log, Tried, left_file, lists_of, place, run_tests
 from harness.images.prepare import Prepared
-from harness.sandbox.container import Container, Limits, running, tar_of
+from harness.sandbox.container import Limits, SandboxError, running, tar_of
 from harness.sandbox.tree import Applied, Base, File, PatchRejected, touched
 from harness.suites.base import TarEntry
 from harness.suites.swebench import END, START, SweBenchTask, patched_files
 
 SCRIPT = f"{record.FOLDER}/tests.sh"
+KEY = f"{record.FOLDER}/key"
 PATCH = f"{record.FOLDER}/model.patch"
 RECORD_BYTES = 16 << 20
+LOG_BYTES = 64 << 20  # the verdict is read from it, so it has to be whole
 
 # GNU patch, as the official harness asks it as its last resort.
-FUZZY = f"cd \"$1\" && patch --batch --forward --fuzz=5 -p1 -i {PATCH} && find . -name '*.orig' -newer {PATCH} -delete"
+FUZZY = f'cd "$1" && patch --batch --forward --fuzz=5 --no-backup-if-mismatch -p1 -i {PATCH}'
 
-# As the image's own installation was made.
-REINSTALL = "SETUPTOOLS_USE_DISTUTILS=stdlib python -m pip install --no-deps --no-index --no-build-isolation -e ."
-
-ROOT_FILES = ("conftest.py", "pytest.ini", ".pytest.ini", "tox.ini", "setup.cfg", "pyproject.toml", "runtests.py")
-ANYWHERE = ("conftest.py", "sitecustomize.py", "usercustomize.py")
+# What runners and Python load by themselves, wherever it lies, and what decides what is installed.
+LOADED = (
+    "conftest.py",
+    "pyproject.toml",
+    "pytest.ini",
+    ".pytest.ini",
+    "runtests.py",
+    "setup.cfg",
+    "setup.py",
+    "sitecustomize.py",
+    "tox.ini",
+    "usercustomize.py",
+)
 
 
 def check_parsers() -> None:
@@ -49,21 +59,27 @@ def check_parsers() -> None:
         )
 
 
+def check_parser(task: SweBenchTask) -> None:
+    """Raises UserError when a row names a parser that the official package does not have."""
+    from swebench.harness.log_parsers import PARSER_REGISTRY
+
+    if task.log_parser not in PARSER_REGISTRY:
+        raise UserError(f"{task.suite}: {task.name}: log_parser: {nearest(task.log_parser, PARSER_REGISTRY)}")
+
+
 def is_runners(path: str, base: Collection[str], fix: Collection[str]) -> bool:
     """Whether a file decides how tests are run, so that a patch's version of it is put back.
 
-    Tests and their settings; what Python or pytest load by themselves; and new modules at the top, which would be
-    found in place of an installed one of the same name. `base` are the files before the patch, `fix` those that the
-    known solution changes: what has to be changed is never put back.
+    Tests and their settings; what Python or a runner load by themselves; and whatever is new at the top, where it
+    would be found in place of something installed, or as settings, or as the metadata of a plugin. `base` are the
+    files before the patch, `fix` those that the known solution changes: what has to be changed is never put back.
     """
     parts = PurePosixPath(path).parts
     if path in fix:
         return False
-    if "tests" in parts[:-1] or parts[-1] in ANYWHERE or path.endswith(".pth") or path in ROOT_FILES:
+    if "tests" in parts or parts[-1] in LOADED or path.endswith(".pth"):
         return True
-    top = parts[0]
-    new = not any(known == top or known.startswith(f"{top}/") for known in base)
-    return new and path.endswith((".py", ".so"))
+    return not any(known == parts[0] or known.startswith(f"{parts[0]}/") for known in base)
 
 
 def try_tests(
@@ -79,42 +95,51 @@ def try_tests(
 ) -> Tried:
     """Run the hidden tests on a copy with `patch`. Raises Cancelled, PatchRejected, SandboxError."""
     base = prepared.base
-    change = _change(base, task, patch)
-    tests_changed, tests_removed, _ = base.apply(task.test_patch.encode())
+    lasting = dataclasses.replace(limits, deadline_s=task.test_timeout_s + GRACE_S)
+    try:
+        change = _change(base, task, patch)
+    except PatchRejected:
+        patch = _by_gnu_patch(client, prepared, patch, lasting, sweep=sweep, run=run)
+        change = dataclasses.replace(_change(base, task, patch), applied="patch_fuzz")
+    try:
+        tests_changed, tests_removed, _ = base.apply(task.test_patch.encode())
+    except PatchRejected as error:
+        raise SandboxError(f"the hidden tests don't go onto this image: {error}") from error
     changed, removed = [*change.changed, *tests_changed], [*change.removed, *tests_removed]
     key = secrets.token_hex(32)
     recorded = record.with_record(task.command)
     files: dict[str, TarEntry] = {
-        SCRIPT: _script(task, recorded, reinstall="setup.py" in change.paths).encode(),
+        SCRIPT: _script(task, recorded).encode(),
         f"{record.FOLDER}/{record.SCRIPT.name}": record.SCRIPT,
-        f"{record.FOLDER}/key": key.encode(),
-        PATCH: patch,
+        KEY: key.encode(),
     }
     files |= lists_of(base, changed, removed)
-    log = Log()
-    lasting = dataclasses.replace(limits, deadline_s=task.test_timeout_s + GRACE_S)
+    log = Log(LOG_BYTES)
     with running(
         client, prepared.image, kind="grade", limits=lasting, files=tar_of(files), sweep=sweep, run=run, hardened=False,
         network="bridge" if task.hosts else "none",
     ) as container:  # fmt: skip
-        if change.applied == "patch_fuzz":
-            _apply_fuzzily(container, prepared.workdir, base, change, log)
-        place(container, prepared.workdir, changed, removed, log)
+        try:
+            place(container, prepared.workdir, changed, removed, log)
+        except SandboxError as error:
+            return Tried(None, f"can't be run: {error}", 0.0, log.content, _notes(task, change, recorded))
         exit_, how = run_tests(
             container, ["bash", SCRIPT], workdir=prepared.workdir, env={}, timeout_s=task.test_timeout_s,
             sink=log.add, cancelled=cancelled,
         )  # fmt: skip
         container.kill()  # nothing that the tests left running can write a record any more
         content = None if how or not recorded else left_file(container, f"{record.FOLDER}/record", RECORD_BYTES)
-    notes = _notes(task, change)
+    notes = _notes(task, change, recorded)
     kept = record.read(content, key) if content else None
     if not how and recorded and kept is None:
         how = f"ended before their end (exit code {exit_.code})"
     if how:
         return Tried(None, how, exit_.duration_s, log.content, notes)
-    passed, how = _official(task, log.content)
+    passed, how = official(task, log.content)
     if passed and kept is not None:
-        against = record.contradiction(kept, task.fail_to_pass, task.pass_to_pass, change.paths, prepared.workdir)
+        # Of a file that both change, the hidden tests' version is what was run.
+        patchs = {file.path for file in change.changed} - {file.path for file in tests_changed}
+        against = record.contradiction(kept, task.fail_to_pass, task.pass_to_pass, patchs, prepared.workdir)
         if against:
             return Tried(False, against, exit_.duration_s, log.content, notes)
     return Tried(passed, how, exit_.duration_s, log.content, notes)
@@ -126,54 +151,54 @@ class _Change:
 
     changed: Sequence[File]
     removed: Sequence[str]
-    paths: frozenset[str]  # all that the patch touches
-    put_back: tuple[str, ...]
+    put_back: Sequence[str]
     applied: Applied | None  # None for no patch
 
 
 def _change(base: Base, task: SweBenchTask, patch: bytes) -> _Change:
-    """Raises PatchRejected for a patch that can't be tried by any means."""
+    """Raises PatchRejected for a patch that git does not take."""
     if not patch:
-        return _Change((), (), frozenset(), (), None)
-    try:
-        changed, removed, applied = base.apply(patch)
-    except PatchRejected:
-        # Whether GNU patch can make sense of it, the container will tell.
-        changed, removed, applied = [], [], "patch_fuzz"
-        paths = frozenset(touched(patch))
-    else:
-        paths = frozenset([*(file.path for file in changed), *removed])
-    if unsafe := [path for path in paths if {"..", ".git"} & set(PurePosixPath(path).parts) or path.startswith("/")]:
-        raise PatchRejected(f"it names {unsafe[0]!r}")
+        return _Change((), (), (), None)
+    changed, removed, applied = base.apply(patch)
     fix = set(patched_files(task.gold_patch))
     # For a new test file the hidden tests' version counts, and for one of theirs as well.
-    put_back = tuple(sorted(path for path in paths if is_runners(path, base.entries, fix)))
+    paths = [*(file.path for file in changed), *removed]
+    put_back = sorted(path for path in paths if is_runners(path, base.entries, fix))
     return _Change(
         [file for file in changed if file.path not in put_back],
         [path for path in removed if path not in put_back],
-        paths,
         put_back,
         applied,
     )
 
 
-def _apply_fuzzily(container: Container, workdir: str, base: Base, change: _Change, log: Log) -> None:
-    done = container.exec(["sh", "-c", FUZZY, "sh", workdir], sink=log.add)
-    if done.code != 0:
-        raise PatchRejected(log.content.decode(errors="replace").strip()[-400:] or f"patch: exit code {done.code}")
-    back = [file for path in change.put_back if (file := base.read(path))]
-    gone = [path for path in change.put_back if path not in base.entries]
-    container.put(tar_of(lists_of(base, back, gone)))
-    place(container, workdir, back, gone, log)
+def _by_gnu_patch(
+    client: docker.DockerClient, prepared: Prepared, patch: bytes, limits: Limits, *, sweep: str, run: str
+) -> bytes:
+    """What GNU patch makes of a patch that git does not take, as one that git takes: what it really changes is read
+    from its work, not from the names in the patch. Raises PatchRejected, SandboxError."""
+    for path in touched(patch):
+        if {"..", ".git"} & set(PurePosixPath(path).parts) or path.startswith("/"):
+            raise PatchRejected(f"it names {path!r}")
+    log = Log()
+    with running(
+        client, prepared.image, kind="grade", limits=limits, files=tar_of({PATCH: patch}), sweep=sweep, run=run,
+        hardened=False,
+    ) as container:  # fmt: skip
+        done = container.exec(["sh", "-c", FUZZY, "sh", prepared.workdir], sink=log.add)
+        if done.code != 0:
+            raise PatchRejected(log.content.decode(errors="replace").strip()[-400:] or f"patch: exit code {done.code}")
+        with container.archive(prepared.workdir) as archive:
+            return prepared.base.difference(archive).patch
 
 
-def _script(task: SweBenchTask, recorded: str | None, *, reinstall: bool) -> str:
+def _script(task: SweBenchTask, recorded: str | None) -> str:
     """What is run in the container, with the marks that the official reader looks for."""
-    lines = ["exec 2>&1", f"cd {shlex.quote(task.workdir or '.')}", *task.before]
-    if reinstall:
-        lines.append(
-            "SETUPTOOLS_USE_DISTUTILS=stdlib python -m pip install --no-deps --no-index --no-build-isolation -e ."
-        )
+    lines = ["exec 2>&1", f"cd {shlex.quote(task.workdir or '.')}"]
+    if not task.hosts:
+        lines.append("export PIP_NO_INDEX=1")  # else pip asks again and again for what it can't reach
+    # An installation runs code of the repository: the key is out of its sight, in a variable of this shell.
+    lines += [f"harness_key=$(cat {KEY})", f"rm {KEY}", *task.before, f'printf %s "$harness_key" >{KEY}']
     if recorded and not recorded.startswith("python "):
         # Beside the installed packages, where every way of starting pytest finds it.
         lines.append(
@@ -190,7 +215,7 @@ def _script(task: SweBenchTask, recorded: str | None, *, reinstall: bool) -> str
     return "\n".join(lines) + "\n"
 
 
-def _official(task: SweBenchTask, log: bytes) -> tuple[bool | None, str]:
+def official(task: SweBenchTask, log: bytes) -> tuple[bool | None, str]:
     """The official verdict on a log, and what there is to say of it; None when it can't be graded."""
     from swebench.harness.grading import get_eval_report
     from swebench.types import TestSpec
@@ -210,7 +235,10 @@ def _official(task: SweBenchTask, log: bytes) -> tuple[bool | None, str]:
     with tempfile.NamedTemporaryFile(prefix="harness-log-") as file:
         file.write(log.decode(errors="replace").encode())
         file.flush()
-        report = get_eval_report(spec, prediction, file.name, include_tests_status=True)[task.name]
+        try:
+            report = get_eval_report(spec, prediction, file.name, include_tests_status=True)[task.name]
+        except Exception as error:  # noqa: BLE001 - of a log that anybody may have printed into
+            return None, f"left a log that the official reader can't read ({type(error).__name__}: {error})"
     status = report.get("tests_status")
     if status is None:
         reason = str(report.get("infra_failure_reason") or "no test result that can be read").replace("_", " ")
@@ -222,8 +250,10 @@ def _official(task: SweBenchTask, log: bytes) -> tuple[bool | None, str]:
     return bool(report["resolved"]), ", ".join(counts)
 
 
-def _notes(task: SweBenchTask, change: _Change) -> tuple[str, ...]:
+def _notes(task: SweBenchTask, change: _Change, recorded: str | None) -> tuple[str, ...]:
     notes = []
+    if recorded is None:
+        notes.append("graded_by_log_alone")
     if task.hosts:
         notes.append("graded_with_network")
     if change.applied not in (None, "git_apply"):

@@ -43,11 +43,12 @@ class Tried:
 class Log:
     """What the tests print, up to a limit."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit_bytes: int = LOG_BYTES) -> None:
         self._kept = bytearray()
+        self._limit_bytes = limit_bytes
 
     def add(self, chunk: bytes) -> None:
-        if len(self._kept) < LOG_BYTES:
+        if len(self._kept) < self._limit_bytes:
             self._kept.extend(chunk)
 
     @property

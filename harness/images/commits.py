@@ -26,15 +26,20 @@ def fetch(repo: str, commit: str, source: str) -> Path:
     target = paths.cache() / "archives" / f"{name}-{commit}.tar"
     if target.is_file():
         return target
-    git_dir = paths.cache() / "repositories" / f"{name}.git"
-    if not git_dir.is_dir():
-        git_dir.parent.mkdir(exist_ok=True)
-        _git(["init", "--quiet", "--bare", "--template=", str(git_dir)], "can't be prepared")
-        (git_dir / "info").mkdir(exist_ok=True)
-        (git_dir / "info" / "attributes").write_text(ATTRIBUTES, encoding="utf-8")
+    with paths.lock(f"repository-{name}"):
+        _fetch_and_archive(repo, commit, address, target)
+    return target
+
+
+def _fetch_and_archive(repo: str, commit: str, address: str, target: Path) -> None:
+    git_dir = paths.cache() / "repositories" / f"{repo.replace('/', '__')}.git"
+    git_dir.parent.mkdir(exist_ok=True)
+    _git(["init", "--quiet", "--bare", "--template=", str(git_dir)], "a repository can't be made in the cache")
+    (git_dir / "info").mkdir(exist_ok=True)
+    (git_dir / "info" / "attributes").write_text(ATTRIBUTES, encoding="utf-8")
     if _git(["-C", str(git_dir), "cat-file", "-e", f"{commit}^{{commit}}"], None).returncode != 0:
         _git(
-            ["-C", str(git_dir), "fetch", "--quiet", "--no-tags", "--depth=1", address, commit],
+            ["-C", str(git_dir), "fetch", "--quiet", "--no-tags", "--depth=1", "--end-of-options", address, commit],
             f"commit {commit[:12]} of {repo} can't be fetched from {address}",
         )
     target.parent.mkdir(exist_ok=True)
@@ -44,7 +49,6 @@ def fetch(repo: str, commit: str, source: str) -> Path:
         f"commit {commit[:12]} of {repo} can't be read",
     )
     part.rename(target)
-    return target
 
 
 def _git(arguments: list[str], what: str | None) -> subprocess.CompletedProcess[str]:
@@ -66,5 +70,6 @@ def _git(arguments: list[str], what: str | None) -> subprocess.CompletedProcess[
         raise MachineError(f"{what}: git took more than {FETCH_LIMIT_S} s") from error
     if what is not None and done.returncode != 0:
         said = done.stderr.strip().splitlines()
-        raise UserError(f"{what}: {said[-1] if said else f'exit code {done.returncode}'}")
+        fatal = next((line for line in said if line.startswith("fatal:")), said[-1] if said else "")
+        raise UserError(f"{what}: {fatal or f'exit code {done.returncode}'}")
     return done

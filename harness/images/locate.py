@@ -8,6 +8,7 @@ from pathlib import Path
 
 import docker
 
+from harness import paths
 from harness.errors import MachineError, UserError
 from harness.images import dockerfiles, published, rebuilt, recipes
 from harness.images.bases import Say
@@ -88,13 +89,15 @@ def leave_out_unbuildable(client: docker.DockerClient, suite: Suite, named: Coll
 
 
 def _get_them(missing: Sequence[SweBenchTask], count: int) -> str:
-    first, suite = missing[0], missing[0].suite
+    """What to do about images that are not here; both commands skip those that are."""
+    first = missing[0]
     which = first.name if len(missing) == 1 else f"{first.name} and {len(missing) - 1} more"
-    only = "" if len(missing) == count else f" --only {','.join(task.name for task in missing[:8])}"
-    only += ",..." if only and len(missing) > 8 else ""
+    builtin = paths.builtin("tasks") / first.suite
+    suite = first.suite if builtin.is_dir() else f"FOLDER-OF-{first.suite}"
+    build = f", else `harness tasks build {suite}`" if not builtin.is_dir() or recipes.read(builtin) else ""
     return (
         f"the images of {len(missing)} of {count} tasks are not here ({which}), and a sweep fetches none: "
-        f"`harness tasks pull {suite}{only}` where Docker Hub answers, else `harness tasks build {suite}{only}`"
+        f"`harness tasks pull {suite}` where Docker Hub answers{build}"
     )
 
 

@@ -12,5 +12,6 @@ apt-get install -qq -o Dpkg::Use-Pty=0 --no-install-recommends \
     ca-certificates git less locales make patch procps "$@"
 sed -i '/en_US.UTF-8/s/^# //' /etc/locale.gen
 locale-gen
+apt-get clean
 rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /usr/share/doc/* /usr/share/man/*
 rm -rf /harness

@@ -300,7 +300,8 @@ def _made(
 def _forget_older(client: docker.DockerClient, task: SweBenchTask, name: str, kind: str) -> None:
     """Remove the tags of images of the same instance that this one replaces."""
     for image in client.images.list(name=_repository(task.name)):
-        if image.labels.get(SOURCE_LABEL) == kind and name not in image.tags:
+        mine = (image.labels.get(INSTANCE_LABEL), image.labels.get(SOURCE_LABEL)) == (task.name, kind)
+        if mine and name not in image.tags:
             prepare.forget(client, str(image.id))
             for tag in image.tags:
                 client.images.remove(tag)

@@ -21,7 +21,7 @@ class _Instance(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    environment: Annotated[str, Field(min_length=1)]
+    environment: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
     archive: str | None = None
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     undo: bool = False
@@ -70,8 +70,15 @@ def read(folder: Path) -> dict[str, Recipe]:
         raw = TypeAdapter(dict[str, _Instance]).validate_python(tomllib.loads(path.read_text(encoding="utf-8")))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not valid TOML: {error}") from error
+    except OSError as error:
+        raise UserError(f"{path}: can't be read: {error.strerror}") from error
     except ValidationError as error:
         problem = error.errors()[0]
         field = ".".join(str(part) for part in problem["loc"])
         raise UserError(f"{path}: {field}: expected {expected(problem)}, found {problem['input']!r}") from error
+    for name, instance in raw.items():
+        if (instance.archive is None) != (instance.sha256 is None):
+            raise UserError(f"{path}: {name}: archive and sha256 belong together")
+        if (instance.archive is None) == (instance.only_from_commit is None):
+            raise UserError(f"{path}: {name}: expected either an archive or only_from_commit, the reason for none")
     return {name: Recipe(folder=folder, **instance.model_dump()) for name, instance in raw.items()}

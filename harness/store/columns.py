@@ -82,7 +82,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         "flags": "JSON list: what a reader should know before using this row",
         "harness_version": "version that made the run",
         "machine_id": "the machine it ran on",
-        "image_origin": "the published image's digest; for a rebuilt one the archive or commit and its Python; else empty",
+        "image_origin": "the published digest, or the archive or commit and its Python; empty for a Dockerfile",
     },
     "calls": {
         "call_id": "run_id and call_index",

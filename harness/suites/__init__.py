@@ -60,7 +60,11 @@ def load_suite(name: str, data: Path | None = None) -> Suite:
     (nearest names), an empty folder, the first task that is malformed; MachineError when a data set can't be fetched.
     """
     folder = find_suite(name)
-    if swebench.is_suite(folder):
+    try:
+        of_rows = swebench.is_suite(folder)
+    except OSError as error:
+        raise UserError(f"{folder}: can't be read: {error.strerror}") from error
+    if of_rows:
         return Suite(folder.name, folder, swebench.load(folder, data))
     if data is not None:
         raise UserError(f"--data {data}: the tasks of suite {folder.name} are folders, and no rows of a data set")

@@ -14,6 +14,6 @@ def answers(host: str, port: int = HTTPS) -> bool:
     """Whether a connection to `host` can be made."""
     try:
         socket.create_connection((host, port), timeout=WAIT_S).close()
-    except OSError:
+    except (OSError, UnicodeError):  # the latter for what is no name of a host
         return False
     return True

@@ -45,6 +45,10 @@ FIELDS = (
 # Files of a test patch that are data and no tests, by the ends of their names.
 NO_TEST_ENDS = (".json", ".png", "csv", ".txt", ".md", ".jpg", ".jpeg", ".pkl", ".yml", ".yaml", ".toml")
 
+# Both reach git's command line.
+PATTERNS = {"repo": r"[\w.-]+/[\w.-]+", "base_commit": r"[0-9a-f]{40}"}
+WORDS = {"repo": "owner/name", "base_commit": "a full commit id"}
+
 START, END = ">>>>> Start Test Output", ">>>>> End Test Output"
 
 # Exceptions of `datasets` and of the hub's client.
@@ -133,7 +137,7 @@ class _File(BaseModel):
     """Of the ids, each followed by a line feed."""
     image: Annotated[str, Field(min_length=1)]
     """Name of a published image; {arch} and {id} are filled in."""
-    test_timeout_s: Annotated[float, Field(gt=0)] = TEST_TIMEOUT_S
+    test_timeout_s: Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)] = TEST_TIMEOUT_S
     network: dict[str, list[str]] = {}
     """Ids whose tests reach the internet, with the hosts."""
     summary: str = ""
@@ -162,6 +166,8 @@ def read_file(folder: Path) -> _File:
             raise UserError(
                 f"{path}: ids: they are {len(file.ids)} with hash {found}, count and ids_sha256 say otherwise"
             )
+    if file.ids is not None and len(set(file.ids)) < len(file.ids):
+        raise UserError(f"{path}: ids: {next(name for name in file.ids if file.ids.count(name) > 1)} is there twice")
     for name in file.network:
         if file.ids is not None and name not in file.ids:
             raise UserError(f"{path}: network: {name!r} is not in ids; {nearest(name, file.ids)}")
@@ -189,10 +195,11 @@ def load(folder: Path, data: Path | None = None) -> tuple[SweBenchTask, ...]:
         by_id[name] = row
     wanted = file.ids if file.ids is not None else list(by_id)
     missing = [name for name in wanted if name not in by_id]
-    if missing or len(wanted) != file.count:
-        held = len(wanted) - len(missing)
-        first = f": {missing[0]} is missing" if missing else ""
-        raise UserError(f"{source}: holds {held} of the {file.count} instances of {folder.name}{first}")
+    if missing:
+        held = f"{len(wanted) - len(missing)} of the {file.count} instances of {folder.name}"
+        raise UserError(f"{source}: holds {held}: {missing[0]} is missing")
+    if len(wanted) != file.count:
+        raise UserError(f"{source}: holds {len(wanted)} instances, and {folder.name} has {file.count}")
     return tuple(_task(folder.name, file, by_id[name], source) for name in wanted)
 
 
@@ -208,6 +215,7 @@ def _rows(file: _File, data: Path | None) -> tuple[str, Iterable[Mapping[str, An
 
 def _read(path: Path, flag: str) -> list[Mapping[str, Any]]:
     rows: list[Mapping[str, Any]] = []
+    number = 0
     try:
         with path.open(encoding="utf-8") as lines:
             for number, line in enumerate(lines, 1):
@@ -221,7 +229,7 @@ def _read(path: Path, flag: str) -> list[Mapping[str, Any]]:
         raise UserError(f"{flag} {path}: there is no such file") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{flag} {path}: expected JSON Lines in UTF-8") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{flag} {path}: line {number}: expected JSON Lines, one instance a line: {error}") from error
     except OSError as error:
         raise UserError(f"{flag} {path}: can't be read: {error.strerror}") from error
@@ -229,9 +237,8 @@ def _read(path: Path, flag: str) -> list[Mapping[str, Any]]:
 
 
 def _fetch(file: _File) -> list[Mapping[str, Any]]:
-    hub = urlsplit(os.environ.get("HF_ENDPOINT") or HUB)
     proxied = any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"))
-    if not proxied and not answers(hub.hostname or "", hub.port or HTTPS):
+    if not proxied and not answers(*_hub()):
         os.environ["HF_HUB_OFFLINE"] = "1"  # what is in its cache is found at once, and what is not is missed at once
     try:
         import datasets
@@ -263,12 +270,30 @@ def _fetch(file: _File) -> list[Mapping[str, Any]]:
     return [dict(row) for row in rows]
 
 
+def _hub() -> tuple[str, int]:
+    """Host and port of the hub. Raises UserError when HF_ENDPOINT is no address."""
+    endpoint = os.environ.get("HF_ENDPOINT") or HUB
+    try:
+        found = urlsplit(endpoint)
+        return found.hostname or "", found.port or HTTPS
+    except ValueError as error:
+        raise UserError(f"HF_ENDPOINT={endpoint}: {error}") from error
+
+
 def _task(suite: str, file: _File, row: Mapping[str, Any], source: str) -> SweBenchTask:
     name = str(row["instance_id"])
     for field in FIELDS:
         if row.get(field) in (None, ""):
             raise UserError(f"{source}: {name}: the field {field} is missing")
     before, command, parser = _how_to_test(row, source)
+    for field, pattern in PATTERNS.items():
+        if not re.fullmatch(pattern, _text(row, field, source)):
+            raise UserError(f"{source}: {name}: {field}: expected {WORDS[field]}, found {row[field]!r}")
+    fail_to_pass = _names(row, "FAIL_TO_PASS", source)
+    if not fail_to_pass:
+        raise UserError(
+            f"{source}: {name}: FAIL_TO_PASS: expected at least one test: without, anything would resolve it"
+        )
     decisive = {field: row[field] for field in FIELDS} | {"before": before, "command": command, "parser": parser}
     return SweBenchTask(
         suite=suite,
@@ -286,7 +311,7 @@ def _task(suite: str, file: _File, row: Mapping[str, Any], source: str) -> SweBe
         base_commit=_text(row, "base_commit", source),
         gold_patch=_text(row, "patch", source),
         test_patch=_text(row, "test_patch", source),
-        fail_to_pass=_names(row, "FAIL_TO_PASS", source),
+        fail_to_pass=fail_to_pass,
         pass_to_pass=_names(row, "PASS_TO_PASS", source),
         published_image=str(row.get("image") or file.image),
         log_parser=parser,
@@ -301,6 +326,10 @@ def _text(row: Mapping[str, Any], field: str, source: str) -> str:
     value = row[field]
     if not isinstance(value, str):
         raise UserError(f"{source}: {row['instance_id']}: {field}: expected a text, found {type(value).__name__}")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:  # half of a surrogate pair, which JSON can name
+        raise UserError(f"{source}: {row['instance_id']}: {field}: expected Unicode text ({error.reason})") from error
     return value
 
 
@@ -308,7 +337,7 @@ def _names(row: Mapping[str, Any], field: str, source: str) -> tuple[str, ...]:
     """A list of tests, which some data sets hold as a list and some as its JSON."""
     value = row[field]
     try:
-        found = json.loads(value) if isinstance(value, str) else list(value)
+        found = json.loads(value) if isinstance(value, str) else value
     except (ValueError, TypeError):
         found = None
     if not isinstance(found, list) or not all(isinstance(test, str) for test in found):

@@ -140,4 +140,7 @@ def test_an_image_that_is_not_here_is_asked_for_in_one_sentence(client, task: Sw
     with pytest.raises(UserError) as raised:
         locate.locate(client, missing, tmp_path, print)
     assert "the images of 3 of 3 tasks are not here (b__b-0 and 2 more), and a sweep fetches none" in str(raised.value)
-    assert "`harness tasks pull mine` where Docker Hub answers, else `harness tasks build mine`" in str(raised.value)
+    assert (
+        "`harness tasks pull FOLDER-OF-mine` where Docker Hub answers, else `harness tasks build FOLDER-OF-mine`"
+        in str(raised.value)
+    )

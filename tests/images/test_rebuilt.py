@@ -44,7 +44,10 @@ def test_a_malformed_recipe_is_refused(tmp_path: Path) -> None:
     for text, said in {
         '["a__a-1"]\narchive = "x.tar.gz"\n': "environment: expected",
         '["a__a-1"]\nenvironment = "e"\nsha256 = "12"\n': "sha256: expected",
-        '["a__a-1"]\nenvironment = "e"\nundone = true\n': "undone",
+        '["a__a-1"]\nenvironment = "e"\nundone = true\n': "undone: expected no such field",
+        '["a__a-1"]\nenvironment = "/etc"\narchive = "x"\n': "environment: expected a text that matches",
+        '["a__a-1"]\nenvironment = "e"\narchive = "x.tar.gz"\n': "archive and sha256 belong together",
+        '["a__a-1"]\nenvironment = "e"\n': "expected either an archive or only_from_commit",
         "no toml": "not valid TOML",
     }.items():
         (tmp_path / recipes.FILE).write_text(text)

@@ -47,8 +47,8 @@ def test_gold_resolves_and_nothing_less_does(harness) -> None:
     assert set(rows) == set(SIX)
     for row in rows.values():
         assert (row["oracle"], row["nop"], row["untouched"]) == ("resolved", "empty_patch", "unresolved")
-        assert row["wrong"] in ("unresolved", "whole")
-        assert row["image_source"] == "rebuilt_from_archive"
+        assert row["wrong"] in ("unresolved", "one_hunk")
+        assert row["image_source"] in ("rebuilt_from_archive", "rebuilt_from_commit")  # where both are here, the nearer
         assert row["own_bytes"] < 150 << 20
     assert any(row["wrong"] == "unresolved" for row in rows.values())
 
@@ -67,7 +67,7 @@ def test_nothing_that_gives_the_fix_away_is_in_reach_of_an_agent(harness) -> Non
       grep -rlF {shlex.quote(secret)} / --exclude-dir={{proc,sys,dev,agent}} 2>/dev/null
       grep -rlF {shlex.quote(hidden)} / --exclude-dir={{proc,sys,dev,agent}} 2>/dev/null
       echo searched
-      git log --all --format=one-commit; git remote; git tag; git reflog; git fsck --lost-found
+      git log --all --format=tformat:one-commit; git remote; git tag; git reflog; git fsck --lost-found
       ls docs/releases CHANGES 2>/dev/null
       for shell in "bash -c" "bash -lc" "sh -c" "env -i bash -c"; do
         $shell 'python -c "import django; print(django.__file__)"'

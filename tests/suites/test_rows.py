@@ -128,6 +128,14 @@ def test_wrong_rows_are_refused_in_one_sentence(tmp_path: Path) -> None:
         "the field eval_script is missing": [row(repo="astropy/astropy")],
         "eval_script: there is no test command": [row(eval_script="true", log_parser="parse_log_django")],
         "patch: expected a text, found int": [row(patch=1)],
+        "patch: expected Unicode text": [row(patch="\ud800")],
+        "FAIL_TO_PASS: expected at least one test": [row(FAIL_TO_PASS="[]")],
+        "FAIL_TO_PASS: expected a list of tests, found": [row(FAIL_TO_PASS={"a": 1})],
+        # Both are words of a git command, and neither may become an option of it.
+        "base_commit: expected a full commit id, found '--upload-pack=true'": [row(base_commit="--upload-pack=true")],
+        "repo: expected owner/name, found": [
+            row(repo="--x/../y z", eval_script=EVAL_SCRIPT, log_parser="parse_log_pytest")
+        ],
     }
     for number, (expected, rows) in enumerate(cases.items()):
         said = refusal(suite(tmp_path / str(number), rows, count=1))
@@ -153,6 +161,7 @@ def test_a_malformed_suite_toml_is_refused(tmp_path: Path) -> None:
         "no_such_field": "no_such_field = 1\n",
         "ids: they are 1": f'ids_sha256 = "{"0" * 64}"\n',
         "is not in ids": '[network]\n"b__b-1" = ["example.org"]\n',
+        "test_timeout_s: expected": "test_timeout_s = inf\n",
     }
     for number, (expected, more) in enumerate(cases.items()):
         folder = suite(tmp_path / str(number), [row("a__a-1")], more=more)
