@@ -24,6 +24,7 @@ def grade(
     from rich.console import Console
 
     from harness import paths
+    from harness.cli.report import write_summary
     from harness.images.prepare import IN_USE
     from harness.regrade import regrade
     from harness.sandbox import leftovers
@@ -40,6 +41,7 @@ def grade(
         leftovers.remove(client, leftovers.find(client))
         with paths.lock(IN_USE, shared=True):
             rows = list(regrade(client, store, folder, chosen, again, data and data.absolute(), say))
+    page = write_summary(database, folder, chosen["sweep_id"]) if rows else None
     if as_json:
         print_json({"sweep_id": chosen["sweep_id"], "runs": rows})
     elif not rows:
@@ -49,5 +51,6 @@ def grade(
         print_table(f"sweep {chosen['sweep_id']}", columns, [[row[column] for column in columns] for row in rows])
         changed = sum(row["before"] != row["now"] for row in rows)
         print(f"{len(rows)} patches graded, {changed} with another verdict")
+        print(f"summary     {page}")
     if any(row["now"] == "grader_error" for row in rows):
         raise typer.Exit(1)

@@ -93,7 +93,7 @@ def show_run(
         run = {"outcome": summary["outcome"], **run, "flags": json.loads(run["flags"])}
         children = {
             table: list(store.query(f"SELECT * FROM {table} WHERE run_id = ? ORDER BY rowid", [run_id]))
-            for table in ("calls", "energy", "artefacts")
+            for table in ("calls", "energy", "grades", "artefacts")
         }
     if as_json:
         print_json(run | children)
@@ -109,6 +109,9 @@ def show_run(
         print_table("calls", list(columns.values()), rows)
     fields = ["source", "component", "layer", "phase", "joules", "kind", "coverage"]
     print_table("energy", fields, [[figure[name] for name in fields] for figure in children["energy"]])
+    if len(children["grades"]) > 1:
+        fields = ["number", "graded_at", "verdict", "detail", "test_s"]
+        print_table("grades", fields, [[grade[name] for name in fields] for grade in children["grades"]])
     print("files (gzip)")
     for artefact in children["artefacts"]:
         print(f"  {artefact['name']:<24} {shown(artefact['bytes']):>9} bytes  {folder / artefact['path']}")

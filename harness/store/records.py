@@ -120,7 +120,12 @@ def insert_grade(
         )
         if artefact:
             db.table("artefacts").insert({"run_id": run_id, **artefact})
-        db.table("runs").update(run_id, {"verdict": verdict, "verdict_detail": detail, "test_s": test_s})
+        [(before,)] = db.execute("SELECT notes FROM grades WHERE run_id = ? AND number = ?", [run_id, last]).fetchall()
+        kept = [flag for flag in json.loads(run["flags"]) if flag not in json.loads(before)]
+        flags = json.dumps([*kept, *notes])
+        db.table("runs").update(
+            run_id, {"verdict": verdict, "verdict_detail": detail, "test_s": test_s, "flags": flags}
+        )
 
 
 def set_aside(db: Database, run: Mapping[str, Any]) -> None:

@@ -79,6 +79,11 @@ def test_a_sweep_is_graded_again_and_exported_for_the_official_command(harness, 
         ("oracle", "resolved", "resolved"),
         ("cheat", "unresolved", "unresolved"),
     }
+    oracle_run = next(row["run_id"] for row in rows if row["agent"] == "oracle")
+    assert "graded_at" in harness("runs", "show", oracle_run).out
+    for row in harness.rows("SELECT agent, flags FROM runs"):
+        assert len(json.loads(row["flags"])) == len(set(json.loads(row["flags"])))
+        assert ("put_back" in row["flags"]) == (row["agent"] == "cheat")
     grades = harness.rows("SELECT run_id, COUNT(*) AS n, COUNT(log) AS logs FROM grades GROUP BY 1")
     assert sorted((row["n"], row["logs"]) for row in grades) == [(1, 0)] * 2 + [(2, 2)] * 4
     assert not harness.containers()
