@@ -38,6 +38,7 @@ LEFTOVERS = (
 
 # A file over this is left out of a patch and named: no fix of source code is that large.
 LARGEST_FILE_BYTES = 32 << 20
+LARGEST_CHANGE_BYTES = 64 << 20  # and of all that is new together, in the order of the archive
 
 # In force whatever .gitattributes the tree holds: bytes are bytes.
 ATTRIBUTES = "* -text -filter -ident !eol !working-tree-encoding !diff !merge\n"
@@ -178,6 +179,7 @@ class Base:
         known = {blob for _, blob in self.entries.values()}
         state: dict[str, tuple[str, str]] = {}  # path to (mode, blob), as it is now
         too_large: list[str] = []
+        new_bytes = 0
         with self._scratch() as env:
             for file in files(archive, skip=ignored):
                 if isinstance(file, TooLarge):
@@ -186,9 +188,12 @@ class Base:
                     # A name of something that was left out is left out with it.
                     if file.target in state:
                         state[file.path] = state[file.target]
+                elif file.blob not in known and new_bytes + len(file.content) > LARGEST_CHANGE_BYTES:
+                    too_large.append(file.path)
                 else:
                     state[file.path] = (file.mode, file.blob)
                     if file.blob not in known:
+                        new_bytes += len(file.content)
                         _write_object(Path(env["GIT_OBJECT_DIRECTORY"]), file)
             changed = {path: entry for path, entry in state.items() if self.entries.get(path) != entry}
             deleted = self.entries.keys() - state.keys() - set(too_large)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.sandbox import tree
 from harness.sandbox.tree import Base, File, PatchRejected, agents_repository, create_base
 
 
@@ -196,6 +197,15 @@ def test_a_huge_file_is_named_and_left_out(base: Base) -> None:
     difference = base.difference(archive(state))
     assert difference.too_large == ("core.dump",)
     assert [f.path for f in base.apply(difference.patch)[0]] == ["b.py"]
+
+
+def test_much_that_is_new_is_left_out_from_a_point_on(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tree, "LARGEST_CHANGE_BYTES", 100)
+    added: dict[str, str | bytes | tuple[bytes, int]] = {f"{n}.txt": f"{n}" * 40 for n in range(4)}
+    difference = base.difference(archive({**START, **added}))
+    kept = {file.path for file in base.apply(difference.patch)[0]}
+    assert len(kept) == 2
+    assert kept | set(difference.too_large) == set(added)
 
 
 def test_a_patch_of_another_base_is_rejected_with_gits_words(base: Base) -> None:
