@@ -98,9 +98,9 @@ def _with_rows(wanted: Spec) -> Spec:
     """The same spec with the file that HARNESS_DATA names in it, so that the sweep can be continued without it."""
     import os
 
-    from harness.suites import find_suite, swebench
+    from harness.suites import find_suite, rows, swebench
 
-    file = os.environ.get(swebench.DATA_VARIABLE)
+    file = os.environ.get(rows.DATA_VARIABLE)
     if wanted.data or not file or not Path(file).is_file() or not swebench.is_suite(find_suite(wanted.tasks)):
         return wanted
     return wanted.model_copy(update={"data": str(Path(file).absolute())})

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from harness.errors import UserError
-from harness.spec import expected
+from harness.toml import read_toml
 
 FILE = "rebuild.toml"
 
@@ -66,16 +65,7 @@ def read(folder: Path) -> dict[str, Recipe]:
     path = folder / FILE
     if not path.is_file():
         return {}
-    try:
-        raw = TypeAdapter(dict[str, _Instance]).validate_python(tomllib.loads(path.read_text(encoding="utf-8")))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid TOML: {error}") from error
-    except OSError as error:
-        raise UserError(f"{path}: can't be read: {error.strerror}") from error
-    except ValidationError as error:
-        problem = error.errors()[0]
-        field = ".".join(str(part) for part in problem["loc"])
-        raise UserError(f"{path}: {field}: expected {expected(problem)}, found {problem['input']!r}") from error
+    raw = read_toml(path, TypeAdapter(dict[str, _Instance]))
     for name, instance in raw.items():
         if (instance.archive is None) != (instance.sha256 is None):
             raise UserError(f"{path}: {name}: archive and sha256 belong together")

@@ -8,27 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from harness.errors import MachineError, UserError, nearest
-from harness.spec import expected
+from harness.errors import UserError, nearest
 from harness.suites.base import CommonTask, TarEntry
-from harness.suites.hosts import HTTPS, answers
+from harness.suites.rows import rows_of
+from harness.toml import read_toml
 
 FILE = "suite.toml"
 TEST_TIMEOUT_S = 1800.0  # the official harness's
 WORKDIR = "/testbed"
-DATA_VARIABLE = "HARNESS_DATA"
-HUB = "https://huggingface.co"
 
 FIELDS = (
     "instance_id",
@@ -50,9 +45,6 @@ PATTERNS = {"repo": r"[\w.-]+/[\w.-]+", "base_commit": r"[0-9a-f]{40}"}
 WORDS = {"repo": "owner/name", "base_commit": "a full commit id"}
 
 START, END = ">>>>> Start Test Output", ">>>>> End Test Output"
-
-# Exceptions of `datasets` and of the hub's client.
-NOT_THERE = ("DatasetNotFoundError", "RepositoryNotFoundError", "RevisionNotFoundError", "DataFilesNotFoundError")
 
 PATCHED_FILE = re.compile(r"^diff --git a/.* b/(.*)$", re.MULTILINE)
 
@@ -150,16 +142,7 @@ def is_suite(folder: Path) -> bool:
 def read_file(folder: Path) -> _File:
     """A suite.toml, checked. Raises UserError that names file, field and what was expected."""
     path = folder / FILE
-    try:
-        file = _File.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid TOML: {error}") from error
-    except OSError as error:
-        raise UserError(f"{path}: can't be read: {error.strerror}") from error
-    except ValidationError as error:
-        problem = error.errors()[0]
-        field = ".".join(str(part) for part in problem["loc"])
-        raise UserError(f"{path}: {field}: expected {expected(problem)}, found {problem['input']!r}") from error
+    file = read_toml(path, TypeAdapter(_File))
     if file.ids is not None:
         found = ids_hash(file.ids)
         if len(file.ids) != file.count or (file.ids_sha256 or found) != found:
@@ -184,7 +167,7 @@ def load(folder: Path, data: Path | None = None) -> tuple[SweBenchTask, ...]:
     Raises UserError for rows that are not the suite's, MachineError when they can't be fetched.
     """
     file = read_file(folder)
-    source, rows = _rows(file, data)
+    source, rows = rows_of(file.dataset, file.revision, file.split, data)
     by_id: dict[str, Mapping[str, Any]] = {}
     for number, row in enumerate(rows, 1):
         name = row.get("instance_id")
@@ -201,83 +184,6 @@ def load(folder: Path, data: Path | None = None) -> tuple[SweBenchTask, ...]:
     if len(wanted) != file.count:
         raise UserError(f"{source}: holds {len(wanted)} instances, and {folder.name} has {file.count}")
     return tuple(_task(folder.name, file, by_id[name], source) for name in wanted)
-
-
-def _rows(file: _File, data: Path | None) -> tuple[str, Iterable[Mapping[str, Any]]]:
-    """Where the rows are from, in words, and the rows."""
-    flag = "--data"
-    if data is None and os.environ.get(DATA_VARIABLE):
-        data, flag = Path(os.environ[DATA_VARIABLE]), DATA_VARIABLE
-    if data is None:
-        return f"{file.dataset}@{file.revision[:12]}", _fetch(file)
-    return str(data), _read(data, flag)
-
-
-def _read(path: Path, flag: str) -> list[Mapping[str, Any]]:
-    rows: list[Mapping[str, Any]] = []
-    number = 0
-    try:
-        with path.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                if not line.strip():
-                    continue
-                row = json.loads(line)
-                if not isinstance(row, dict):
-                    raise UserError(f"{path}: line {number}: expected a JSON object, found {line.strip()[:40]!r}")
-                rows.append(row)
-    except FileNotFoundError:
-        raise UserError(f"{flag} {path}: there is no such file") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{flag} {path}: expected JSON Lines in UTF-8") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{flag} {path}: line {number}: expected JSON Lines, one instance a line: {error}") from error
-    except OSError as error:
-        raise UserError(f"{flag} {path}: can't be read: {error.strerror}") from error
-    return rows
-
-
-def _fetch(file: _File) -> list[Mapping[str, Any]]:
-    proxied = any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"))
-    if not proxied and not answers(*_hub()):
-        os.environ["HF_HUB_OFFLINE"] = "1"  # what is in its cache is found at once, and what is not is missed at once
-    try:
-        import datasets
-    except ImportError as error:
-        raise MachineError(
-            f"{file.dataset} needs the package datasets: `pip install 'agent-energy-harness[swebench]'`, "
-            f"or name a file of its rows with --data"
-        ) from error
-    datasets.disable_progress_bars()
-    try:
-        rows = datasets.load_dataset(file.dataset, split=file.split, revision=file.revision)
-    except Exception as error:
-        kind = type(error).__name__
-        where = f"data set {file.dataset} at revision {file.revision[:12]}"
-        if kind in (
-            "DatasetNotFoundError",
-            "RepositoryNotFoundError",
-            "RevisionNotFoundError",
-            "DataFilesNotFoundError",
-        ):
-            raise UserError(
-                f"the hub has no {where} that this machine can reach: check {FILE} and the network, "
-                "or name a file of its rows with --data"
-            ) from error
-        said = str(error).strip().splitlines()
-        raise MachineError(
-            f"{where} can't be fetched ({said[0][:160] if said else kind}): name a file of its rows with --data"
-        ) from error
-    return [dict(row) for row in rows]
-
-
-def _hub() -> tuple[str, int]:
-    """Host and port of the hub. Raises UserError when HF_ENDPOINT is no address."""
-    endpoint = os.environ.get("HF_ENDPOINT") or HUB
-    try:
-        found = urlsplit(endpoint)
-        return found.hostname or "", found.port or HTTPS
-    except ValueError as error:
-        raise UserError(f"HF_ENDPOINT={endpoint}: {error}") from error
 
 
 def _task(suite: str, file: _File, row: Mapping[str, Any], source: str) -> SweBenchTask:
