@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import docker
 
 from harness.grading import harbor, swebench
-from harness.grading.trial import Tried
+from harness.grading.trial import Setting, Tried
 from harness.images.prepare import Prepared
 from harness.outcome import Verdict
 from harness.sandbox.container import Limits, SandboxError
@@ -46,13 +46,11 @@ def grade(
     if not patch:
         return Grade("empty_patch", None, None, b"")
 
-    def try_tests(patch: bytes) -> Tried:
-        return _try_tests(client, task, prepared, patch, limits, cancelled, sweep=sweep, run=run)
-
+    setting = Setting(client, prepared, limits, cancelled, sweep, run)
     try:
-        tried = try_tests(patch)
+        tried = _try_tests(setting, task, patch)
         if tried.passed is None:
-            if try_tests(b"").passed is None:
+            if _try_tests(setting, task, b"").passed is None:
                 detail = f"the tests {tried.how}, and come to nothing without the patch either"
                 return Grade("grader_error", detail, tried.test_s, tried.log, tried.notes)
             return Grade("unresolved", f"with this patch the tests {tried.how}", tried.test_s, tried.log, tried.notes)
@@ -68,7 +66,7 @@ def grade_untouched(
 ) -> Grade:
     """What the tests say of the work directory as it is: the proof that they fail without a fix."""
     try:
-        tried = _try_tests(client, task, prepared, b"", limits, cancelled, sweep="", run="")
+        tried = _try_tests(Setting(client, prepared, limits, cancelled), task, b"")
     except SandboxError as error:
         return Grade("grader_error", str(error), None, b"")
     if tried.passed is None:
@@ -80,17 +78,7 @@ def _graded(tried: Tried) -> Grade:
     return Grade("resolved" if tried.passed else "unresolved", tried.how or None, tried.test_s, tried.log, tried.notes)
 
 
-def _try_tests(
-    client: docker.DockerClient,
-    task: Task,
-    prepared: Prepared,
-    patch: bytes,
-    limits: Limits,
-    cancelled: threading.Event,
-    *,
-    sweep: str,
-    run: str,
-) -> Tried:
+def _try_tests(setting: Setting, task: Task, patch: bytes) -> Tried:
     if isinstance(task, SweBenchTask):
-        return swebench.try_tests(client, task, prepared, patch, limits, cancelled, sweep=sweep, run=run)
-    return harbor.try_tests(client, task, prepared, patch, limits, cancelled, sweep=sweep, run=run)
+        return swebench.try_tests(setting, task, patch)
+    return harbor.try_tests(setting, task, patch)

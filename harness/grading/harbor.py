@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-import threading
-
-import docker
-
-from harness.grading.trial import GRACE_S, Log, Tried, left_file, lists_of, place, run_tests
-from harness.images.prepare import Prepared
-from harness.sandbox.container import Limits, SandboxError, running, tar_of
+from harness.grading.trial import Log, Setting, Tried, left_file, lists_of, place, run_tests
+from harness.sandbox.container import SandboxError, tar_of
 from harness.suites.base import TarEntry
 from harness.suites.harbor import HarborTask
 
@@ -17,33 +11,21 @@ REWARD = "/logs/verifier/reward.txt"
 TEST = 'cd "$1" && exec bash /tests/test.sh'
 
 
-def try_tests(
-    client: docker.DockerClient,
-    task: HarborTask,
-    prepared: Prepared,
-    patch: bytes,
-    limits: Limits,
-    cancelled: threading.Event,
-    *,
-    sweep: str,
-    run: str,
-) -> Tried:
+def try_tests(setting: Setting, task: HarborTask, patch: bytes) -> Tried:
     """Run the tests on a copy with `patch`. Raises Cancelled, PatchRejected, SandboxError."""
+    prepared = setting.prepared
     changed, removed, _ = prepared.base.apply(patch) if patch else ([], [], "")
     files: dict[str, TarEntry] = {"/tests": task.tests, "/logs/verifier": None}
     files |= lists_of(prepared.base, changed, removed)
     log = Log()
-    lasting = dataclasses.replace(limits, deadline_s=task.test_timeout_s + GRACE_S)
-    with running(
-        client, prepared.image, kind="grade", limits=lasting, files=tar_of(files), sweep=sweep, run=run, hardened=False
-    ) as container:
+    with setting.container(tar_of(files), task.test_timeout_s) as container:
         try:
             place(container, prepared.workdir, changed, removed, log)
         except SandboxError as error:
             return Tried(None, f"can't be run: {error}", 0.0, log.content)
         exit_, how = run_tests(
             container, ["sh", "-c", TEST, "sh", prepared.workdir], workdir=prepared.workdir, env=task.test_env,
-            timeout_s=task.test_timeout_s, sink=log.add, cancelled=cancelled,
+            timeout_s=task.test_timeout_s, sink=log.add, cancelled=setting.cancelled,
         )  # fmt: skip
         container.kill()  # nothing that the tests left running can write a reward of its own any more
         reward = None if how else _reward(left_file(container, REWARD, 100))

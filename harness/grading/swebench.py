@@ -12,17 +12,13 @@ import importlib.util
 import secrets
 import shlex
 import tempfile
-import threading
 from collections.abc import Collection, Sequence
 from pathlib import PurePosixPath
 
-import docker
-
 from harness.errors import MachineError, UserError, nearest
 from harness.grading import record
-from harness.grading.trial import GRACE_S, Log, Tried, left_file, lists_of, place, run_tests
-from harness.images.prepare import Prepared
-from harness.sandbox.container import Limits, SandboxError, running, tar_of
+from harness.grading.trial import Log, Setting, Tried, left_file, lists_of, place, run_tests
+from harness.sandbox.container import SandboxError, tar_of
 from harness.sandbox.tree import Applied, Base, File, PatchRejected, touched
 from harness.suites.base import TarEntry
 from harness.suites.swebench import END, START, SweBenchTask, patched_files
@@ -31,6 +27,7 @@ SCRIPT = f"{record.FOLDER}/tests.sh"
 KEY = f"{record.FOLDER}/key"
 PATCH = f"{record.FOLDER}/model.patch"
 RECORD_BYTES = 16 << 20
+PATCH_LIMIT_S = 300.0  # for GNU patch
 LOG_BYTES = 64 << 20  # the verdict is read from it, so it has to be whole
 
 # GNU patch, as the official harness asks it as its last resort.
@@ -82,24 +79,14 @@ def is_runners(path: str, base: Collection[str], fix: Collection[str]) -> bool:
     return not any(known == parts[0] or known.startswith(f"{parts[0]}/") for known in base)
 
 
-def try_tests(
-    client: docker.DockerClient,
-    task: SweBenchTask,
-    prepared: Prepared,
-    patch: bytes,
-    limits: Limits,
-    cancelled: threading.Event,
-    *,
-    sweep: str,
-    run: str,
-) -> Tried:
+def try_tests(setting: Setting, task: SweBenchTask, patch: bytes) -> Tried:
     """Run the hidden tests on a copy with `patch`. Raises Cancelled, PatchRejected, SandboxError."""
+    prepared = setting.prepared
     base = prepared.base
-    lasting = dataclasses.replace(limits, deadline_s=task.test_timeout_s + GRACE_S)
     try:
         change = _change(base, task, patch)
     except PatchRejected:
-        patch = _by_gnu_patch(client, prepared, patch, lasting, sweep=sweep, run=run)
+        patch = _by_gnu_patch(setting, patch)
         change = dataclasses.replace(_change(base, task, patch), applied="patch_fuzz")
     try:
         tests_changed, tests_removed, _ = base.apply(task.test_patch.encode())
@@ -115,17 +102,15 @@ def try_tests(
     }
     files |= lists_of(base, changed, removed)
     log = Log(LOG_BYTES)
-    with running(
-        client, prepared.image, kind="grade", limits=lasting, files=tar_of(files), sweep=sweep, run=run, hardened=False,
-        network="bridge" if task.hosts else "none",
-    ) as container:  # fmt: skip
+    network = "bridge" if task.hosts else "none"
+    with setting.container(tar_of(files), task.test_timeout_s, network) as container:
         try:
             place(container, prepared.workdir, changed, removed, log)
         except SandboxError as error:
             return Tried(None, f"can't be run: {error}", 0.0, log.content, _notes(task, change, recorded))
         exit_, how = run_tests(
             container, ["bash", SCRIPT], workdir=prepared.workdir, env={}, timeout_s=task.test_timeout_s,
-            sink=log.add, cancelled=cancelled,
+            sink=log.add, cancelled=setting.cancelled,
         )  # fmt: skip
         container.kill()  # nothing that the tests left running can write a record any more
         content = None if how or not recorded else left_file(container, f"{record.FOLDER}/record", RECORD_BYTES)
@@ -172,19 +157,15 @@ def _change(base: Base, task: SweBenchTask, patch: bytes) -> _Change:
     )
 
 
-def _by_gnu_patch(
-    client: docker.DockerClient, prepared: Prepared, patch: bytes, limits: Limits, *, sweep: str, run: str
-) -> bytes:
+def _by_gnu_patch(setting: Setting, patch: bytes) -> bytes:
     """What GNU patch makes of a patch that git does not take, as one that git takes: what it really changes is read
     from its work, not from the names in the patch. Raises PatchRejected, SandboxError."""
     for path in touched(patch):
         if {"..", ".git"} & set(PurePosixPath(path).parts) or path.startswith("/"):
             raise PatchRejected(f"it names {path!r}")
     log = Log()
-    with running(
-        client, prepared.image, kind="grade", limits=limits, files=tar_of({PATCH: patch}), sweep=sweep, run=run,
-        hardened=False,
-    ) as container:  # fmt: skip
+    prepared = setting.prepared
+    with setting.container(tar_of({PATCH: patch}), PATCH_LIMIT_S) as container:
         done = container.exec(["sh", "-c", FUZZY, "sh", prepared.workdir], sink=log.add)
         if done.code != 0:
             raise PatchRejected(log.content.decode(errors="replace").strip()[-400:] or f"patch: exit code {done.code}")

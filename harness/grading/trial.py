@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import os
 import tarfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from harness.sandbox.container import Container, Exit, SandboxError
+import docker
+
+from harness.images.prepare import Prepared
+from harness.sandbox.container import Container, Exit, Limits, SandboxError, running
 from harness.sandbox.tree import Base, File
 from harness.suites.base import TarEntry
 
@@ -27,6 +32,29 @@ REMOVE = f'cd "$1" && xargs -0 rm -f -- < {REMOVED} && {{ xargs -0 rmdir -- < {E
 
 class Cancelled(Exception):
     """The sweep was interrupted."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where a task's tests are tried, and on whose behalf."""
+
+    client: docker.DockerClient
+    prepared: Prepared
+    limits: Limits
+    cancelled: threading.Event
+    sweep: str = ""
+    run: str = ""
+
+    def container(self, files: bytes, lasts_s: float, network: str = "none") -> AbstractContextManager[Container]:
+        """A fresh container with `files` in it, which ends by itself some time after `lasts_s`.
+
+        Tests may need Docker's default capabilities, which an agent does not get. Raises SandboxError.
+        """
+        limits = dataclasses.replace(self.limits, deadline_s=lasts_s + GRACE_S)
+        return running(
+            self.client, self.prepared.image, kind="grade", limits=limits, files=files, sweep=self.sweep, run=self.run,
+            hardened=False, network=network,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
