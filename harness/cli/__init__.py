@@ -53,7 +53,11 @@ app.command("clean")(maintenance.clean)
 app.add_typer(db.app, name="db")
 
 
+_signals: list[int] = []  # that ended the command
+
+
 def _interrupt(number: int, frame: object) -> None:
+    _signals.append(number)
     raise KeyboardInterrupt
 
 
@@ -63,15 +67,18 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that can't show a letter loses that letter, no more
     # A command that is asked to end cleans up as after Ctrl-C; a sweep has a handler of its own.
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_DFL:  # `nohup` has the latter ignored
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` has the last one ignored
             signal.signal(number, _interrupt)
     try:
         app()
     except HarnessError as error:
         print(f"harness: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as end:
+        # Typer makes an exit of an interruption, and says nothing.
+        if isinstance(end, SystemExit) and not _signals:
+            raise
         print("harness: interrupted; `harness sweep --resume` continues a sweep that had begun", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
