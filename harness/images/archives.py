@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import os
 import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from urllib.parse import urljoin
 
@@ -16,7 +18,7 @@ import httpx
 from harness import paths
 from harness.errors import MachineError
 
-DEFAULT_INDEX = "https://pypi.org/simple"
+VARIABLES = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL")
 JSON_TYPE = "application/vnd.pypi.simple.v1+json"
 
 
@@ -57,14 +59,16 @@ def _address(listing: httpx.Response, file: str) -> str | None:
 
 
 def _index() -> str:
-    """The index that uv or pip would use here."""
-    for name in ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL"):
+    """The index that uv or pip would use here. Raises MachineError when nobody names one and there is no pip."""
+    if importlib.util.find_spec("pip") is None and not any(os.environ.get(name) for name in VARIABLES):
+        raise MachineError("there is no pip here that would know a package index: name one in UV_DEFAULT_INDEX")
+    for name in VARIABLES:
         if value := os.environ.get(name):
             return value
     asked = subprocess.run(
         [sys.executable, "-m", "pip", "config", "get", "global.index-url"], capture_output=True, text=True, check=False
     )
-    return asked.stdout.strip() or DEFAULT_INDEX
+    return asked.stdout.strip() or str(import_module("pip._internal.models.index").PyPI.simple_url)
 
 
 def _sha256(content: bytes) -> str:

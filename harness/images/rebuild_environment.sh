@@ -18,7 +18,9 @@ if "$python" -c 'import sys; sys.exit(sys.version_info < (3, 8))'; then
         --compile-bytecode -r "$here/requirements.lock"
 else
     # Too old for uv; its pip reads the same file, after it has made itself one that knows today's wheels.
-    export PIP_CERT="${SSL_CERT_FILE:-}" PIP_INDEX_URL="${UV_DEFAULT_INDEX:-${UV_INDEX_URL:-https://pypi.org/simple}}"
+    export PIP_CERT="${SSL_CERT_FILE:-}"
+    index=${UV_DEFAULT_INDEX:-${UV_INDEX_URL:-}}
+    [ -z "$index" ] || export PIP_INDEX_URL="$index"
     export XDG_CACHE_HOME=/tmp/cache PIP_DISABLE_PIP_VERSION_CHECK=1
     awk '/^pip==/{on=1} on{print} on&&!/\\$/{exit}' "$here/requirements.lock" >"$here/pip.lock"
     "$python" -m pip install --no-deps --require-hashes -r "$here/pip.lock"
