@@ -124,6 +124,7 @@ def check_cores(cores: int, plan: Plan) -> None:
             )
 
 
+@paths.lock(IN_USE, shared=True)
 def run_sweep(
     plan: Plan,
     client: docker.DockerClient,
@@ -138,19 +139,6 @@ def run_sweep(
     Raises UserError for a resumed sweep that is not the same any more or images and bundles that don't build, and
     MachineError when Docker or an engine fails before the first run.
     """
-    with paths.lock(IN_USE, shared=True):
-        return _run_sweep(plan, client, db, runs_dir, progress, cancelled, resume)
-
-
-def _run_sweep(
-    plan: Plan,
-    client: docker.DockerClient,
-    db: Database,
-    runs_dir: Path,
-    progress: Progress,
-    cancelled: threading.Event,
-    resume: Mapping[str, Any] | None,
-) -> Result:
     leftovers.remove(client, leftovers.find(client))
     if resume is not None:
         check_same(json.loads(resume["resolved"]), plan.resolved())

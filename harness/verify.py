@@ -55,6 +55,7 @@ class Proof:
         return self.why is None
 
 
+@paths.lock(IN_USE, shared=True)
 def verify(
     plan: Plan, client: docker.DockerClient, db: Database, folder: Path, view: Progress, cancelled: threading.Event
 ) -> tuple[list[Proof], str | None]:
@@ -62,13 +63,6 @@ def verify(
 
     Raises what a sweep does.
     """
-    with paths.lock(IN_USE, shared=True):
-        return _verify(plan, client, db, folder, view, cancelled)
-
-
-def _verify(
-    plan: Plan, client: docker.DockerClient, db: Database, folder: Path, view: Progress, cancelled: threading.Event
-) -> tuple[list[Proof], str | None]:
     prepared = prepare_all(client, plan.suite, folder, view.say)
     result = run_sweep(plan, client, db, folder, view, cancelled)
     made = {(row["task"], row["agent"]): row for row in result.rows}

@@ -8,7 +8,6 @@ afterwards, and creating one is atomic.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import secrets
@@ -149,14 +148,13 @@ def _find(client: docker.DockerClient, key: str) -> Bundle | None:
 
 @contextmanager
 def _lock(key: str, say_waiting: Callable[[], None]) -> Iterator[None]:
-    folder = paths.cache() / "bundles"
-    folder.mkdir(exist_ok=True)
-    with (folder / f"{key}.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say_waiting()
-            fcntl.flock(file, fcntl.LOCK_EX)
+    name = f"bundle-{key}"
+    with paths.lock_if_free(name) as free:
+        if free:
+            yield
+            return
+    say_waiting()
+    with paths.lock(name):
         yield
 
 
@@ -200,6 +198,7 @@ def _run(container: Container, name: str, log: Path, progress: Callable[[str], N
     facts: dict[str, object] = {}
     step: list[str] = []  # what the step under way has printed
     container.start()
+    log.parent.mkdir(exist_ok=True)
     with log.open("w", encoding="utf-8") as file:
         for line in _lines(container.logs(stream=True, follow=True)):
             print(line, file=file, flush=True)

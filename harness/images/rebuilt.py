@@ -14,6 +14,7 @@ import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import docker
@@ -160,14 +161,15 @@ def _build(
 ) -> Rebuilt:
     environment, python = _environment(client, recipe, pythons, say)
     inputs: dict[str, TarEntry] = {}
-    arguments = ["exact"]
     if source is not None:
-        what = task.base_commit
+        kind, what, arguments = "commit", task.base_commit, ["exact"]
+        fetch = partial(commits.fetch, task.repo, what, commits.GITHUB if source == "github" else source)
         tag = _key(INSTANCE, environment, task.image_hash, what)
     else:
         assert recipe.archive is not None
         assert recipe.sha256 is not None
-        what = recipe.archive
+        kind, what = "archive", recipe.archive
+        fetch = partial(archives.fetch, what, recipe.sha256)
         tag = _key(INSTANCE, environment, task.image_hash, recipe.sha256, str(recipe.undo), str(recipe.fuzz))
         arguments = ["archive", *(["fuzz"] if recipe.fuzz else [])]
         if recipe.undo:
@@ -176,19 +178,10 @@ def _build(
                 f"{INPUTS}/tests.patch": task.test_patch.encode(),
             }
     name = f"{_repository(task.name)}:{tag}"
-    try:
-        return _describe(client.images.get(name))
-    except ImageNotFound:
-        pass
-    say(f"{task.name}: building from {what if source is None else f'commit {what[:12]}'}")
-    if source is not None:
-        archive = commits.fetch(task.repo, task.base_commit, commits.GITHUB if source == "github" else source)
-    else:
-        assert recipe.archive is not None
-        assert recipe.sha256 is not None
-        archive = archives.fetch(recipe.archive, recipe.sha256)
-    inputs[f"{INPUTS}/source.tar"] = archive.read_bytes()
-    kind = "archive" if source is None else "commit"
+    if (found := _image(client, name)) is not None:
+        return _describe(found)
+    say(f"{task.name}: building from {what if kind == 'archive' else f'commit {what[:12]}'}")
+    inputs[f"{INPUTS}/source.tar"] = fetch().read_bytes()
     labels = {
         INSTANCE_LABEL: task.name,
         SOURCE_LABEL: kind,
@@ -218,10 +211,8 @@ def _environment(client: docker.DockerClient, recipe: Recipe, pythons: Pythons, 
             inputs[str(prefix)] = prefix
         key = _key(ENVIRONMENT, system, recipe.lock_hash(version), interpreter)
         name = f"harness-environment/{recipe.environment}:{key}"
-        try:
-            return str(client.images.get(name).id), version
-        except ImageNotFound:
-            pass
+        if (found := _image(client, name)) is not None:
+            return str(found.id), version
         say(f"environment {recipe.environment}: installing the packages for Python {version}")
         log = f"environment-{recipe.environment}-py{version}"
         return _made(client, system, name, ENVIRONMENT, [interpreter], inputs, log=log, network=True), version
@@ -231,14 +222,19 @@ def _system(client: docker.DockerClient, base: str, packages: Sequence[str], say
     """The id of the image of the system, made if need be."""
     with paths.lock("rebuild-system"):
         name = f"harness-environment/system:{_key(SYSTEM, base, *packages)}"
-        try:
-            return str(client.images.get(name).id)
-        except ImageNotFound:
-            pass
+        if (found := _image(client, name)) is not None:
+            return str(found.id)
         ensure_base(client, base, say)
         say(f"the system: installing Debian's packages on {base}")
         image = str(client.images.get(base).id)
         return _made(client, image, name, SYSTEM, packages, {}, log="system", network=True)
+
+
+def _image(client: docker.DockerClient, name: str) -> Image | None:
+    try:
+        return client.images.get(name)
+    except ImageNotFound:
+        return None
 
 
 def _made(

@@ -249,13 +249,6 @@ class Base:
                     changed.append(File(path, mode, content))
         return changed, removed, applied
 
-    def read(self, path: str) -> File | None:
-        """A file of the base, or None when it has none of that path."""
-        entry = self.entries.get(path)
-        if entry is None:
-            return None
-        return File(path, entry[0], _git(["cat-file", "blob", entry[1]], git_dir=self.git_dir))
-
     @contextlib.contextmanager
     def _scratch(self) -> Iterator[dict[str, str]]:
         """An index and an object folder of their own, so that the base is never written to."""

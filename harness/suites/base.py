@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,14 +25,6 @@ class CommonTask:
     workdir: str | None  # None: the image's own
     metadata: Mapping[str, Any]
     solution_env: Mapping[str, str]
-
-
-def suite_hash(contents: Mapping[str, str]) -> str:
-    """A hash over the tasks of a suite, in order, from the hash of each one's content."""
-    digest = hashlib.sha256()
-    for name, content in contents.items():
-        digest.update(f"{name} {content}\n".encode())
-    return digest.hexdigest()[:16]
 
 
 @dataclass(frozen=True)
