@@ -39,7 +39,7 @@ def name_the_ending(seen: Evidence) -> tuple[EndedBy, str | None]:
         return "sandbox_error", "Docker did not tell how the runner ended"
     if last and last.status == "context_overflow":
         return "context_overflow", last.error
-    if last and last.status in ("engine_error", "timeout"):
+    if last and last.status in ("engine_error", "bad_request", "timeout"):
         return "model_error", last.error
     if seen.exit_code != 0:
         return "crashed", f"the runner ended with exit code {seen.exit_code}"

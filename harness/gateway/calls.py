@@ -20,6 +20,9 @@ from harness.gateway.wire import Answer, Ask, Dialect, Failure, Refusal, Reply
 
 log = logging.getLogger(__name__)
 
+ENGINE_PAUSES_S = (1.0, 4.0)
+"""Before each further try of a call that the engine failed: enough for one that is being restarted."""
+
 
 class Out(Protocol):
     """Where an answer goes: one HTTP response."""
@@ -50,6 +53,11 @@ class Call:
     given_up: Literal["client", "run"] | None = None
     record: CallRecord | None = None
     written: bool = False  # handed to the journal
+
+    def begin_again(self) -> None:
+        """Another try: a call of its own on record. Whoever gave it up has done so for good."""
+        self.index, self.first_token_s, self.answer = -1, None, Answer()
+        self.seed, self.record, self.written = None, None, False
 
     def give_up(self, who: Literal["client", "run"]) -> None:
         """Close the engine's stream now, if it is open; a call that waits sees it at its turn."""
@@ -104,10 +112,7 @@ class Calls:
         self._open.add(call)
         try:
             async with self._turn:
-                if reason := self._over():
-                    failure: Failure | None = run_over(reason)
-                else:
-                    failure = await self._take_turn(call, reply, out)
+                failure = await self._try_until_it_counts(call, reply, out)
             # Counted by now, so the next call may begin; the rest depends on how fast the client reads.
             await self._send_end(call, failure, reply, out)
         finally:
@@ -138,6 +143,23 @@ class Calls:
             if call.seed is not None:
                 self._record(call, _aborted("run"), begun=True)
                 self._write(call)
+
+    async def _try_until_it_counts(self, call: Call, reply: Reply, out: Out) -> Failure | None:
+        """Ask again where the engine failed before a client heard anything: frameworks differ in how often and how
+        patiently they do that, some for minutes. Each try is a call on record."""
+        pauses = iter(ENGINE_PAUSES_S)
+        while True:
+            if reason := self._over():
+                return run_over(reason)
+            failure = await self._take_turn(call, reply, out)
+            if failure is None or failure.http_status < 500 or out.begun or call.given_up:
+                return failure
+            pause_s = next(pauses, None)
+            if pause_s is None:
+                return failure
+            self._write(call)
+            await asyncio.sleep(pause_s)
+            call.begin_again()
 
     async def _take_turn(self, call: Call, reply: Reply, out: Out) -> Failure | None:
         """Ask the engine, count and record the call. Returns what its client is to be told, if it failed."""

@@ -60,6 +60,12 @@ class Run:
 OpenRun = Callable[..., Run]
 
 
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scripted engine needs no time to be restarted."""
+    monkeypatch.setattr("harness.gateway.calls.ENGINE_PAUSES_S", (0.01, 0.01))
+
+
 @pytest.fixture
 def short_dir() -> Iterator[Path]:
     """A socket's path has 107 bytes at most, pytest's own folders are long."""

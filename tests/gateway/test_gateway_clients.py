@@ -104,10 +104,10 @@ def test_openai_does_not_retry_what_cannot_heal(open_run, forward):
     assert [record.status for record in run.close()] == ["refused", "limit"]
 
 
-def test_openai_retries_into_a_healed_engine(open_run, forward):
+def test_a_client_without_retries_meets_a_healed_engine(open_run, forward):
     openai = pytest.importorskip("openai", reason="the openai package is not installed")
     run = open_run('[[answers]]\nfault = "refuse"\n[[answers]]\ntext = "again"\n')
-    client = openai.OpenAI(base_url=f"{forward(run.socket)}/v1", api_key=run.door.key)
+    client = openai.OpenAI(base_url=f"{forward(run.socket)}/v1", api_key=run.door.key, max_retries=0)
     answer = client.chat.completions.create(model="any", messages=MESSAGES)
     assert answer.choices[0].message.content == "again"
     client.close()
