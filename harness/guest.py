@@ -26,6 +26,8 @@ ENDPOINT = "http://127.0.0.1:11434"
 FORWARDER_START_S = 20.0
 READY = b"ready "  # and the port
 
+MESSAGE_CHARACTERS, DETAILS_CHARACTERS = 1_000, 10_000  # what a row of the database keeps; out.tar has all of it
+
 STATUSES = ("submitted", "gave_up", "format_failure", "limit", "error")
 
 # The process group's number is written down, so that a signal reaches what the runner started as well.
@@ -50,8 +52,8 @@ class Visit:
             OUT: None,
             f"{HOME}/task.json": json.dumps(self._task_json(), indent=2).encode(),
             f"{HOME}/instruction.md": task.instruction.encode(),
-            AGENT: self.planned.agent.folder,
         }
+        entries |= {f"{AGENT}/{path.name}": path for path in self.planned.agent.files}
         if self.key is not None:
             entries[f"{HOME}/forward.py"] = paths.PACKAGE / "sandbox" / "forward.py"
         if self.planned.agent.is_oracle:
@@ -156,10 +158,27 @@ class Visit:
         return env
 
 
-def claim(content: bytes) -> str | None:
-    """The status that a result file claims, or "unreadable". Anything may stand in it: an agent wrote it."""
+@dataclass(frozen=True)
+class Claim:
+    """What a result file says. Nothing of it is measured."""
+
+    status: str  # one of STATUSES, or "unreadable"
+    message: str | None = None
+    details: str | None = None  # JSON
+
+
+def claim(content: bytes) -> Claim:
+    """Anything may stand in a result file: an agent wrote it."""
     try:
-        status = json.loads(content)["status"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return "unreadable"
-    return status if status in STATUSES else "unreadable"
+        said = json.loads(content)
+        status = said["status"]
+        if status not in STATUSES:
+            return Claim("unreadable")
+        message, details = said.get("message"), said.get("details")
+        return Claim(
+            status,
+            str(message)[:MESSAGE_CHARACTERS] if message is not None else None,
+            text if details is not None and len(text := json.dumps(details)) <= DETAILS_CHARACTERS else None,
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return Claim("unreadable")

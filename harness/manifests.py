@@ -24,6 +24,10 @@ from harness.errors import UserError, nearest
 MANIFEST = "agent.toml"
 LOCK = "requirements.lock"
 
+PLAYS, RECORD, RECORD_PAGE = "plays", "conformance.json", "CONFORMANCE.md"
+NOT_THE_AGENT = (PLAYS, RECORD, RECORD_PAGE)
+"""What lies in an agent's folder about it. It goes into no sandbox, and changes of it make no other agent."""
+
 PYTHON_RANGE = re.compile(r">=\s*3\.(\d+)(?:\s*,\s*<\s*3\.(\d+))?")
 
 
@@ -50,6 +54,42 @@ Line = Annotated[str, Field(min_length=1, pattern=r"^[^\n]*$")]
 FileName = Annotated[str, AfterValidator(_file_name)]
 
 
+def _git_address(text: str) -> str:
+    # A dash in front would be an option to git.
+    if not re.fullmatch(r"\w[^\s]*", text):
+        raise ValueError
+    return text
+
+
+def _commit(text: str) -> str:
+    if not re.fullmatch(r"[0-9a-f]{40}", text):
+        raise ValueError
+    return text
+
+
+def _inner_path(text: str) -> str:
+    if not re.fullmatch(r"\w[\w./-]*", text) or ".." in text:
+        raise ValueError
+    return text
+
+
+class Source(BaseModel):
+    """A framework that is published in git alone. It is installed as a checkout at one commit."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    repository: Annotated[str, AfterValidator(_git_address)]
+    """For git, whose own settings (`url.….insteadOf`) may lead to a mirror."""
+    commit: Annotated[str, AfterValidator(_commit)]
+    paths: Annotated[list[Annotated[str, AfterValidator(_inner_path)]], Field(min_length=1)]
+    """The files and folders that it needs: repositories hold results and films as well."""
+
+    @property
+    def name(self) -> str:
+        """The repository's name with its owner's, for people and for the cache."""
+        return "/".join(self.repository.removesuffix(".git").rstrip("/").split("/")[-2:])
+
+
 class Manifest(BaseModel):
     """The fields of an `agent.toml`; any other is refused."""
 
@@ -69,6 +109,8 @@ class Manifest(BaseModel):
     """The Python versions that it runs on, by minor version."""
     requirements: FileName | None = None
     """The lock file with hashes. Not given: `requirements.lock` if the folder has one, else no packages."""
+    source: Source | None = None
+    """For a framework that no package index has; its packages are in the lock file all the same."""
     protocols: Annotated[list[Literal["text", "tools"]], Field(min_length=1)] = ["text"]
     calls_model: bool = True
     """False for an agent that needs neither model nor gateway."""
@@ -83,6 +125,10 @@ EXPECTED = {
     "name": 'lower-case letters, digits, ".", "_" and "-", and neither "all" nor "none"',
     "group": '"framework", "control" or "example"',
     "python": 'a range such as ">=3.12,<3.14"',
+    "source": 'a table with "repository", "commit" and "paths"',
+    "source.repository": "the address of a git repository",
+    "source.paths": "a list of files and folders of the repository",
+    "source.commit": "a commit's 40 hexadecimal digits",
     "protocols": 'a list of "text", "tools" or both',
     "calls_model": "true or false",
     "requirements": "the name of a file in the agent's folder",
@@ -91,6 +137,14 @@ EXPECTED = {
     "overrides": "a table of name = reason, each on one line",
 }
 """What a field should hold. The fields that are not named here are a text on one line."""
+
+
+def check_name(name: str) -> None:
+    """Raises UserError for a name that no agent can have."""
+    try:
+        _agent_name(name)
+    except ValueError:
+        raise UserError(f"{name!r} can't be an agent's name: expected {EXPECTED['name']}") from None
 
 
 @dataclass(frozen=True)
@@ -112,6 +166,11 @@ class Agent:
         return self.folder == (paths.builtin("agents") / "oracle").resolve()
 
     @property
+    def files(self) -> list[Path]:
+        """Files and folders that are the agent."""
+        return sorted(path for path in self.folder.iterdir() if path.name not in NOT_THE_AGENT)
+
+    @property
     def lock(self) -> Path | None:
         """The lock file of its packages, or None when it has none."""
         lock = self.folder / (self.manifest.requirements or LOCK)
@@ -120,7 +179,13 @@ class Agent:
     @property
     def needs_python(self) -> bool:
         """Whether it needs a bundle. An agent that calls a model does, were it only for the forwarder."""
-        return self.manifest.calls_model or self.lock is not None or self.manifest.runner.endswith(".py")
+        manifest = self.manifest
+        return (
+            manifest.calls_model
+            or self.lock is not None
+            or manifest.source is not None
+            or manifest.runner.endswith(".py")
+        )
 
     def command(self, folder: str, python: str | None) -> list[str]:
         """How to start the runner, when the agent's folder lies at `folder` and its Python at `python`.
@@ -166,6 +231,8 @@ def load_agent(folder: Path, origin: str = "path") -> Agent:
 
     if not (folder / manifest.runner).is_file():
         raise UserError(f"{file}: runner: there is no file {manifest.runner} in the folder")
+    if not manifest.runner.endswith((".py", ".sh")) and not os.access(folder / manifest.runner, os.X_OK):
+        raise UserError(f"{file}: runner: {manifest.runner} can't be executed: `chmod +x {folder / manifest.runner}`")
     if manifest.requirements and not (folder / manifest.requirements).is_file():
         raise UserError(f"{file}: requirements: there is no file {manifest.requirements} in the folder")
     agent = Agent(manifest, folder, origin)
@@ -253,8 +320,10 @@ def _announced_folder(entry: metadata.EntryPoint) -> Path:
 def _first_problem(error: ValidationError) -> str:
     """The first of pydantic's complaints as "field: what was expected, what was found"."""
     problem = error.errors(include_url=False)[0]
-    field = str(problem["loc"][0])
-    known = Manifest.model_fields
+    # Of a list, the list; of the table, its field.
+    inside = len(problem["loc"]) > 1 and problem["loc"][0] == "source"
+    field = ".".join(map(str, problem["loc"][: 2 if inside else 1]))
+    known = [f"source.{name}" for name in Source.model_fields] if inside else list(Manifest.model_fields)
     if problem["type"] == "extra_forbidden":
         return f"{field}: no such field; {nearest(field, known)}"
     expected = EXPECTED.get(field, "a text on one line")

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from harness.agent_record import first_request_tokens
 from harness.engines.base import Engine, ModelInfo
 from harness.errors import UserError
 from harness.manifests import Agent, Unusable
@@ -62,7 +63,7 @@ class Plan:
     suite: Suite
     agents: tuple[Agent, ...]
     models: tuple[Model, ...]
-    unusable: tuple[Unusable, ...]  # what "all" had to leave out
+    unusable: tuple[Unusable, ...]  # what "all" had to leave out: agents, and pairs of agent and model
     runs: tuple[PlannedRun, ...]
     temperature: float
     top_p: float | None
@@ -71,7 +72,9 @@ class Plan:
         """What the spec came to. Two sweeps with the same value are the same experiment."""
         return {
             "agents": {
-                a.name: {"version": a.manifest.version, "group": a.manifest.group, "hash": folder_hash(a.folder),
+                a.name: {"version": a.manifest.version, "group": a.manifest.group,
+                         "hash": folder_hash(a.folder, a.files),
+                         "commit": a.manifest.source.commit if a.manifest.source else None,
                          "overrides": dict(a.manifest.overrides)}
                 for a in self.agents
             },
@@ -129,6 +132,18 @@ def protocol_of(agent: Agent, model: Model, spec: Spec) -> Protocol:
     return "tools" if "tools" in common else "text"
 
 
+def too_small(agent: Agent, model: Model, protocol: Protocol) -> str | None:
+    """Why a window can't hold an agent's first request, by the agent's conformance record; None: it can, or no record
+    says otherwise."""
+    needed = first_request_tokens(agent, model.info.name, protocol)
+    if needed is None or needed < model.num_ctx:
+        return None
+    return (
+        f"agent {agent.name} with model {model.label}: its first request has {needed:,} tokens on record, the window "
+        f"has {model.num_ctx:,}: choose a model with a larger window, or give a larger --num-ctx"
+    )
+
+
 def make_plan(
     spec: Spec, suite: Suite, agents: list[Agent], unusable: list[Unusable], models: Mapping[str, Model]
 ) -> Plan:
@@ -148,14 +163,23 @@ def make_plan(
             if not agent.manifest.calls_model
         ]
     ]
+    refused: list[Unusable] = []
     for model in models.values():
         spoken = {agent.name: protocol_of(agent, model, spec) for agent in callers}
+        fitting = []
+        for agent in callers:
+            if (reason := too_small(agent, model, spoken[agent.name])) is None:
+                fitting.append(agent)
+            elif agent.name in spec.agents or agent.origin == "path":
+                raise UserError(reason)
+            else:
+                refused.append(Unusable(f"{agent.name} × {model.label}", agent.origin, reason))
         blocks.append(
             [
                 (agent, model, task, repetition, spoken[agent.name])
                 for repetition in range(1, spec.repeats + 1)
                 for task in suite.tasks
-                for agent in callers
+                for agent in fitting
             ]
         )
     shuffle = random.Random(spec.seed).shuffle
@@ -169,4 +193,7 @@ def make_plan(
     spread = spec.repeats > 1
     temperature = spec.temperature if spec.temperature is not None else (0.7 if spread else 0.0)
     top_p = spec.top_p if spec.top_p is not None or spec.temperature is not None else (0.95 if spread else None)
-    return Plan(spec, suite, tuple(agents), tuple(models.values()), tuple(unusable), tuple(runs), temperature, top_p)
+    if not runs:
+        raise UserError("; ".join(each.reason for each in refused))
+    left_out = (*unusable, *refused)
+    return Plan(spec, suite, tuple(agents), tuple(models.values()), left_out, tuple(runs), temperature, top_p)

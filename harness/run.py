@@ -76,7 +76,7 @@ class Finished:
     started_at: str
     ended_at: str = ""
     exit: Exit | None = None
-    claimed: str | None = None
+    claim: guest.Claim | None = None
     grade: Grade = field(default_factory=lambda: Grade("not_gradable", "the run did not come to it", None, b""))
     calls: list[CallRecord] | None = None  # None where no model is called
     usage: Usage = field(default_factory=Usage)
@@ -204,7 +204,7 @@ def _agent_stage(
                         exit_code=finished.exit.code if finished.exit else None,
                         container=state,
                         oom_kills=finished.usage.oom_kills,
-                        claimed=finished.claimed,
+                        claimed=finished.claim.status if finished.claim else None,
                         calls=[call for call in finished.calls or [] if call.sent],
                         max_calls=plan.spec.max_calls,
                     )
@@ -296,7 +296,7 @@ def _collect(bench: Bench, container: Container, prepared: Prepared, folder: Pat
     if difference.too_large:
         finished.flags.append("patch_left_out_large_files")
     with contextlib.suppress(FileNotFoundError):
-        finished.claimed = _claim(container)
+        finished.claim = _claim(container)
         try:
             # One file, whatever the agent called those in it.
             with container.archive(guest.OUT, limit_bytes=OUT_BYTES) as out:
@@ -305,18 +305,18 @@ def _collect(bench: Bench, container: Container, prepared: Prepared, folder: Pat
             finished.flags.append("out_folder_too_large")
 
 
-def _claim(container: Container) -> str | None:
-    """The status in the result file. Raises FileNotFoundError when there is no out folder any more."""
+def _claim(container: Container) -> guest.Claim | None:
+    """What the result file says. Raises FileNotFoundError when there is no out folder any more."""
     try:
         archive = container.archive(f"{guest.OUT}/{guest.RESULT_NAME}", limit_bytes=RESULT_BYTES)
     except FileNotFoundError:
         return None
     except ValueError:
-        return "unreadable"
+        return guest.Claim("unreadable")
     with archive, tarfile.open(fileobj=archive) as tar:
         member = tar.next()
         stream = tar.extractfile(member) if member and member.isfile() else None
-        return guest.claim(stream.read()) if stream else "unreadable"
+        return guest.claim(stream.read()) if stream else guest.Claim("unreadable")
 
 
 def _policy(plan: Plan, planned: PlannedRun) -> Policy:

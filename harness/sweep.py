@@ -252,6 +252,7 @@ def run_row(
     plan, model, usage = bench.plan, planned.model, finished.usage
     calls = finished.calls
     tokens = sums(calls or []) if calls is not None else dict.fromkeys(sums([]))
+    manifest = planned.agent.manifest
     made = bench.bundles.get(planned.agent.name)
     image = bench.images[planned.task.name]
     return {
@@ -261,7 +262,9 @@ def run_row(
         "suite": planned.task.suite,
         "task": planned.task.name,
         "agent": planned.agent.name,
-        "agent_version": planned.agent.manifest.version,
+        "agent_version": manifest.version,
+        "agent_commit": manifest.source.commit if manifest.source else None,
+        "overrides": json.dumps(manifest.overrides),
         "engine": planned.engine_name,
         "engine_version": model.engine.version() if model else None,
         "model": planned.model_name,
@@ -274,7 +277,9 @@ def run_row(
         "ended_detail": finished.detail,
         "verdict": finished.grade.verdict,
         "verdict_detail": finished.grade.detail,
-        "claimed": finished.claimed,
+        "claimed": finished.claim.status if finished.claim else None,
+        "claim_message": finished.claim.message if finished.claim else None,
+        "claim_details": finished.claim.details if finished.claim else None,
         "exit_code": finished.exit.code if finished.exit else None,
         "started_at": finished.started_at,
         "ended_at": finished.ended_at,

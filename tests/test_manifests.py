@@ -109,10 +109,57 @@ def test_the_runner_decides_how_it_is_started(
     tmp_path: Path, runner: str, calls_model: str, command: list[str]
 ) -> None:
     folder = write(tmp_path / "a", runner=f'"{runner}"', calls_model=calls_model)
-    (folder / runner).touch()
+    (folder / runner).touch(mode=0o755)
     agent = load_agent(folder)
     assert agent.command("/opt/harness/agent", "/bundle/python") == command
     assert agent.needs_python == (calls_model == "true" or runner == "run.py")
+
+
+def test_a_runner_that_cannot_be_executed_is_named(tmp_path: Path) -> None:
+    folder = write(tmp_path / "a", runner='"start"', calls_model="false")
+    (folder / "start").touch(mode=0o644)
+    with pytest.raises(UserError, match=r"runner: start can't be executed: `chmod \+x .*start`"):
+        load_agent(folder)
+
+
+def test_what_lies_in_the_folder_about_an_agent_is_no_part_of_it(tmp_path: Path) -> None:
+    folder = write(tmp_path / "a")
+    before = load_agent(folder).files
+    (folder / "plays").mkdir()
+    for name in ("plays/text.toml", "conformance.json", "CONFORMANCE.md"):
+        (folder / name).touch()
+    assert load_agent(folder).files == before == [folder / "agent.toml", folder / "run.py"]
+
+
+SOURCE = """
+[source]
+repository = "https://git.example/some/framework"
+commit = "{commit}"
+paths = ["framework", "config/default.yaml"]
+"""
+
+
+def test_a_framework_that_only_git_has_is_named_by_repository_commit_and_paths(tmp_path: Path) -> None:
+    agent = load_agent(write(tmp_path / "a", SOURCE.format(commit="0f" * 20), calls_model="false", runner='"run.py"'))
+    assert agent.manifest.source is not None
+    assert agent.manifest.source.name == "some/framework"
+    assert agent.needs_python
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        (SOURCE.format(commit="main"), "source.commit: expected a commit's 40 hexadecimal digits, found 'main'"),
+        ('[source]\nrepository = "https://x"\n', "source.commit: missing, expected a commit's"),
+        (SOURCE.format(commit="0f" * 20) + 'branch = "main"\n', "source.branch: no such field"),
+        (SOURCE.format(commit="0f" * 20).replace("https", "--upload-pack=x https"), "source.repository: expected the"),
+        (SOURCE.format(commit="0f" * 20).replace("config/", "../"), "source.paths: expected a list of files"),
+    ],
+)
+def test_a_source_that_is_wrong_is_named_field_by_field(tmp_path: Path, more: str, sentence: str) -> None:
+    with pytest.raises(UserError) as raised:
+        load_agent(write(tmp_path / "a", more))
+    assert sentence in str(raised.value)
 
 
 def test_the_agents_that_ship_with_the_harness_are_all_usable() -> None:

@@ -156,6 +156,7 @@ def _run(
 def _plan(wanted: Spec, pull: bool, stored: dict[str, Any] | None = None) -> Plan:
     """The plan of a sweep; of a stored one with the tasks that it had, whatever could be had or graded by now."""
     from harness.gradable import gradable_here
+    from harness.images.upstream import leave_out_unreachable
     from harness.manifests import select_agents
     from harness.plan import make_plan
     from harness.suites import choose, load_suite
@@ -173,7 +174,11 @@ def _plan(wanted: Spec, pull: bool, stored: dict[str, Any] | None = None) -> Pla
     else:
         suite = gradable_here(choose(whole, wanted.only, wanted.limit), wanted.only)
     chosen, unusable = select_agents(wanted.agents)
-    return make_plan(wanted, suite, chosen, unusable, _models(wanted, chosen, pull))
+    if stored and json.loads(stored["spec"]).get("agents") == wanted.agents:
+        had_agents = json.loads(stored["resolved"])["agents"]
+        chosen = [agent for agent in chosen if agent.name in had_agents]
+    chosen, unreachable = leave_out_unreachable(chosen, wanted.agents)
+    return make_plan(wanted, suite, chosen, [*unusable, *unreachable], _models(wanted, chosen, pull))
 
 
 def _models(wanted: Spec, agents: list[Agent], pull: bool) -> dict[str, Model]:

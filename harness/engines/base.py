@@ -24,12 +24,16 @@ EngineErrorKind = Literal[
 
 
 class EngineError(Exception):
-    """A call that the engine did not answer. `status` is its HTTP status, where there was one."""
+    """A call that the engine did not answer. `status` is its HTTP status, where there was one, `prompt_tokens` the
+    size of a prompt that did not fit, where it is told."""
 
-    def __init__(self, kind: EngineErrorKind, message: str, status: int | None = None) -> None:
+    def __init__(
+        self, kind: EngineErrorKind, message: str, status: int | None = None, prompt_tokens: int | None = None
+    ) -> None:
         super().__init__(message)
         self.kind: EngineErrorKind = kind
         self.status = status
+        self.prompt_tokens = prompt_tokens
 
 
 class EngineStuck(MachineError):

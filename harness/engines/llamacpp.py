@@ -361,7 +361,7 @@ def _refusal(answer: bytes, status: int | None) -> EngineError:
         text = answer.decode("utf-8", "replace")[:500]
         return EngineError("unavailable", f"llama.cpp answered {status}: {text}", status)
     if kind == "exceed_context_size_error":
-        return EngineError("context_overflow", message, code)
+        return EngineError("context_overflow", message, code, error.get("n_prompt_tokens"))
     if 400 <= code < 500:
         return EngineError("rate_limited" if code == 429 else "bad_request", message, code)
     return EngineError("unavailable", message, code)

@@ -218,7 +218,7 @@ def _event(line: dict[str, Any]) -> Delta | Finish:
                 "type": "function",
                 "function": {
                     "name": call["function"]["name"],
-                    "arguments": json.dumps(call["function"]["arguments"]),
+                    "arguments": _text(call["function"]["arguments"]),
                 },
             }
             for call in message.get("tool_calls", ())
@@ -234,6 +234,10 @@ def _event(line: dict[str, Any]) -> Delta | Finish:
         prefill_s=line["prompt_eval_duration"] / 1e9,
         decode_s=line["eval_duration"] / 1e9,
     )
+
+
+def _text(arguments: dict[str, Any] | str) -> str:
+    return arguments if isinstance(arguments, str) else json.dumps(arguments)
 
 
 def _refused(status: int, body: bytes) -> EngineError:

@@ -9,7 +9,7 @@ A TOML file:
     [[answers]]
     text = "I look around.\\n\\n```mswea_bash_command\\nls\\n```"
     thinking = "Where am I?"         # played when the request asks to think
-    tool_calls = [{ name = "bash", arguments = { command = "ls" } }]
+    tool_calls = [{ name = "bash", arguments = { command = "ls" } }]    # arguments = '{"command' are broken JSON
     finish = "length"                # else "stop", or "length" when the request's limit cuts the answer
     first_token_delay_s = 0.2        # before the first byte, as a prefill
     delay_s = 0.01                   # between two chunks
@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -53,7 +53,8 @@ class _Strict(BaseModel):
 
 class ToolCall(_Strict):
     name: str
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, Any] | str = {}
+    """A string is sent as it is: what a model wrote that can't write JSON."""
 
 
 class Entry(_Strict):
@@ -63,9 +64,9 @@ class Entry(_Strict):
     thinking: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
     finish: Literal["stop", "length"] = "stop"
-    first_token_delay_s: float = Field(0.0, ge=0)
-    delay_s: float = Field(0.0, ge=0)
-    chunk_words: int = Field(4, ge=0)
+    first_token_delay_s: Annotated[float, Field(ge=0)] = 0.0
+    delay_s: Annotated[float, Field(ge=0)] = 0.0
+    chunk_words: Annotated[int, Field(ge=0)] = 4
     fault: Fault | None = None
 
 

@@ -67,7 +67,10 @@ def deltas(path: str, body: Mapping[str, Any], entry: Entry) -> tuple[list[Delta
             {
                 "id": f"call_{number}",
                 "type": "function",
-                "function": {"name": call.name, "arguments": json.dumps(call.arguments)},
+                "function": {
+                    "name": call.name,
+                    "arguments": call.arguments if isinstance(call.arguments, str) else json.dumps(call.arguments),
+                },
             }
             for number, call in enumerate(entry.tool_calls)
         )
@@ -164,12 +167,20 @@ class _Ollama:
                     "id": call["id"],
                     "function": {
                         "name": call["function"]["name"],
-                        "arguments": json.loads(call["function"]["arguments"]),
+                        "arguments": _object(call["function"]["arguments"]),
                     },
                 }
                 for call in delta.tool_calls
             ]
         return head | {"message": message}
+
+
+def _object(arguments: str) -> Any:
+    """Ollama's arguments are an object; broken ones, which Ollama itself does not let through, stay as they are."""
+    try:
+        return json.loads(arguments)
+    except ValueError:
+        return arguments
 
 
 def _usage(counts: Mapping[str, Any]) -> dict[str, Any]:

@@ -49,6 +49,7 @@ class Call:
     seed: int | None = None
     first_token_s: float | None = None
     answer: Answer = field(default_factory=Answer)
+    refused_tokens: int | None = None
     scope: asyncio.Timeout | None = None  # while the engine is at work
     given_up: Literal["client", "run"] | None = None
     record: CallRecord | None = None
@@ -210,6 +211,7 @@ class Calls:
             failure = self._engine_failure(EngineError("timeout", str(error) or "no answer in time"))
         except EngineError as error:
             failure = self._engine_failure(error)
+            call.refused_tokens = error.prompt_tokens
         except Exception as error:
             log.exception("the engine %s raised something that is not an EngineError", self._engine.name)
             failure = self._engine_failure(EngineError("unavailable", f"{type(error).__name__}: {error}"))
@@ -326,6 +328,7 @@ class Calls:
             asked=call.ask.asked,
             tool_calls=len(call.answer.tool_calls),
             request_bytes=call.request_bytes,
+            refused_tokens=call.refused_tokens,
         )
         self.records.append(call.record)
 

@@ -66,6 +66,7 @@ class CallRecord:
     asked: Mapping[str, Any]  # the request as sent, less its messages; `tools` is their number
     tool_calls: int  # in the answer
     request_bytes: int
+    refused_tokens: int | None = None  # of a prompt that did not fit; no work was done on it
 
 
 @dataclass(frozen=True)

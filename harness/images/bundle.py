@@ -27,7 +27,7 @@ from docker.models.volumes import Volume
 
 from harness import paths
 from harness.errors import MachineError
-from harness.images import bases
+from harness.images import bases, commits
 from harness.images.network import build_environment, build_network, host_certificates
 from harness.manifests import PYTHON_RANGE, Agent
 from harness.sandbox.daemon import KIND, OWNER, DockerFault, owner, owner_lives
@@ -63,11 +63,21 @@ class Bundle:
         return PYTHON
 
 
-def ensure(client: docker.DockerClient, agent: Agent, progress: Callable[[str], None]) -> Bundle | None:
+def ensure(
+    client: docker.DockerClient,
+    agent: Agent,
+    progress: Callable[[str], None],
+    *,
+    checkout: str | None = None,
+    wheels: Path | None = None,
+) -> Bundle | None:
     """The agent's bundle, built now if it is not there. None for an agent that needs no Python.
 
-    Raises MachineError when it can't be built: the end of the log, and where all of it is. Nothing of a build
-    that failed is left in Docker.
+    `checkout` is where its repository is to be had, if not at the address of its manifest; `wheels` a folder to take
+    the packages from instead of an index.
+
+    Raises UserError when its repository can't be had, MachineError when the bundle can't be built: the end of the
+    log, and where all of it is. Nothing of a build that failed is left in Docker.
     """
     if not agent.needs_python:
         return None
@@ -76,7 +86,7 @@ def ensure(client: docker.DockerClient, agent: Agent, progress: Callable[[str], 
         ready = _find(client, key)
         if ready is None:
             with _lock(key, lambda: progress(f"{agent.name}: waiting for another harness that builds its bundle")):
-                ready = _find(client, key) or _build(client, agent, key, progress)
+                ready = _find(client, key) or _build(client, agent, key, progress, checkout, wheels)
     except DockerFault as error:
         raise MachineError(f"the bundle of {agent.name} can't be built: Docker said: {error}") from error
     return ready
@@ -92,6 +102,7 @@ def bundle_key(client: docker.DockerClient, agent: Agent) -> str:
     inputs = [
         hashlib.sha256(RECIPE.read_bytes()).hexdigest(),
         hashlib.sha256(agent.lock.read_bytes()).hexdigest() if agent.lock else None,
+        agent.manifest.source.model_dump() if agent.manifest.source else None,
         choose_python(agent.manifest.python),
         client.version()["Arch"],
     ]
@@ -158,7 +169,23 @@ def _lock(key: str, say_waiting: Callable[[], None]) -> Iterator[None]:
         yield
 
 
-def _build(client: docker.DockerClient, agent: Agent, key: str, progress: Callable[[str], None]) -> Bundle:
+def _build(
+    client: docker.DockerClient,
+    agent: Agent,
+    key: str,
+    progress: Callable[[str], None],
+    checkout: str | None,
+    wheels: Path | None,
+) -> Bundle:
+    source = agent.manifest.source
+    files = {"bundle_build.sh": RECIPE, "uv": Path(uv.find_uv_bin())}
+    if source is not None:
+        progress(f"{agent.name}: fetching {checkout or source.repository} at {source.commit[:12]}")
+        files["source.tar"] = commits.fetch(source.name, source.commit, checkout or source.repository, source.paths)
+    if agent.lock is not None:
+        files["requirements.lock"] = agent.lock
+    if wheels is not None:
+        files |= {f"wheels/{wheel.name}": wheel for wheel in wheels.glob("*.whl")}
     standalone, debian, suite = choose_python(agent.manifest.python)
     base = f"debian:{suite}-slim"
     bases.ensure_base(client, base, progress)
@@ -166,6 +193,8 @@ def _build(client: docker.DockerClient, agent: Agent, key: str, progress: Callab
 
     ours = {KIND: "bundle", KEY: key, OWNER: owner()}
     certificates = host_certificates()
+    if certificates is not None:
+        files["certificates.pem"] = certificates
     environment = build_environment("/harness/certificates.pem" if certificates else None)
     volume = client.volumes.create(f"{_marker(key)}-{secrets.token_hex(4)}", labels=ours)
     container = None
@@ -181,7 +210,7 @@ def _build(client: docker.DockerClient, agent: Agent, key: str, progress: Callab
             network_mode=build_network(environment),
             volumes={volume.name: {"bind": MOUNT, "mode": "rw"}},
         )
-        with _build_inputs(agent.lock, certificates) as archive:
+        with _build_inputs(files) as archive:
             container.put_archive("/", archive)
         facts = _run(container, agent.name, paths.cache() / "bundles" / f"{agent.name}-{key}.log", progress)
         bundle = _publish(client, key, volume.name, facts)
@@ -254,13 +283,8 @@ def _lines(chunks: Iterator[bytes]) -> Iterator[str]:
 
 
 @contextmanager
-def _build_inputs(lock: Path | None, certificates: Path | None) -> Iterator[BytesIO]:
+def _build_inputs(files: Mapping[str, Path]) -> Iterator[BytesIO]:
     """A tar archive of the folder /harness of the build container. A file: uv alone has 60 MB."""
-    files = {"bundle_build.sh": RECIPE, "uv": Path(uv.find_uv_bin())}
-    if lock is not None:
-        files["requirements.lock"] = lock
-    if certificates is not None:
-        files["certificates.pem"] = certificates
     with tempfile.TemporaryFile() as spool:
         with tarfile.open(fileobj=spool, mode="w") as archive:
             for name, path in files.items():

@@ -5,7 +5,8 @@
 #   bundle_build.sh PYTHON_VERSION DEBIAN_PYTHON      e.g. 3.13 3.13; the second is "" where this Debian's does
 #                                                     not fit
 #
-# Beside it lie uv and, for an agent with packages, requirements.lock. Lines that start with "harness: " are read
+# Beside it lie uv and, where the agent has them: requirements.lock, source.tar (a checkout below one top folder) and
+# wheels/, which then stands for the package index. Lines that start with "harness: " are read
 # by bundle.py; everything else is log.
 set -eu
 
@@ -93,14 +94,23 @@ python=$(echo "$home"/python/bin/python3.[0-9]*[0-9])
 if [ -f "$here/requirements.lock" ]; then
     echo "harness: installing packages"
     set --
+    [ ! -d "$here/wheels" ] || set -- --no-index --find-links "$here/wheels"
     # With the image's own C library, a wheel for this Debian's might be too new.
-    [ -e "$home/python/lib/libc.so.6" ] || set -- --python-platform "$(uname -m)-manylinux_2_28"
+    [ -e "$home/python/lib/libc.so.6" ] || set -- "$@" --python-platform "$(uname -m)-manylinux_2_28"
     "$uv" pip install --quiet --python "$home/venv" --require-hashes --compile-bytecode "$@" \
         -r "$here/requirements.lock"
+fi
+if [ -f "$here/source.tar" ]; then
+    # As an editable install has it, for frameworks that look for their files beside their package.
+    echo "harness: unpacking the checkout"
+    mkdir "$home/source"
+    tar -xf "$here/source.tar" -C "$home/source" --strip-components=1 --no-same-owner
+    echo "$home/source" > "$(echo "$home"/venv/lib/python3.*/site-packages)/source.pth"
 fi
 echo "harness: compiling bytecode"
 # What does not compile could not be imported either (test data, mostly).
 "$home/venv/bin/python" -m compileall -q -j 0 "$home/python/lib" || true
+[ ! -d "$home/source" ] || "$home/venv/bin/python" -m compileall -q -j 0 "$home/source" || true
 
 "$home/venv/bin/python" - "$(du -sb "$home" | cut -f 1)" <<'END'
 import importlib.metadata, json, platform, sys

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from harness import paths
@@ -16,48 +19,79 @@ FETCH_LIMIT_S = 1800
 ATTRIBUTES = "* -export-ignore -export-subst\n"
 
 
-def fetch(repo: str, commit: str, source: str) -> Path:
-    """A tar of the tree of `commit`, below one top folder. `source` is a URL or a path in which {repo} is filled in.
+def fetch(repo: str, commit: str, source: str, only: Sequence[str] = ()) -> Path:
+    """A tar of the tree of `commit`, below one top folder. `source` is a URL or a path in which {repo} is filled in;
+    `only` names the files and folders to take, and to fetch, where the server can send a part.
 
     Raises UserError when there is no such repository or commit, MachineError when git is missing.
     """
-    address = source.replace("{repo}", repo)
-    name = repo.replace("/", "__")
-    target = paths.cache() / "archives" / f"{name}-{commit}.tar"
-    if target.is_file():
-        return target
-    with paths.lock(f"repository-{name}"):
-        _fetch_and_archive(repo, commit, address, target)
+    target = _target(repo, commit, only)
+    if not target.is_file():
+        with paths.lock(f"repository-{_flat(repo)}"):
+            _fetch_and_archive(repo, commit, source.replace("{repo}", repo), only, target)
     return target
 
 
-def _fetch_and_archive(repo: str, commit: str, address: str, target: Path) -> None:
-    git_dir = paths.cache() / "repositories" / f"{repo.replace('/', '__')}.git"
+def is_here(repo: str, commit: str, only: Sequence[str] = ()) -> bool:
+    """Whether `fetch` needs no server."""
+    return _target(repo, commit, only).is_file()
+
+
+def _flat(repo: str) -> str:
+    return repo.replace("/", "__")
+
+
+def _target(repo: str, commit: str, only: Sequence[str]) -> Path:
+    part = "-" + hashlib.sha256("\0".join(only).encode()).hexdigest()[:8] if only else ""
+    return paths.cache() / "archives" / f"{_flat(repo)}-{commit}{part}.tar"
+
+
+def _fetch_and_archive(repo: str, commit: str, address: str, only: Sequence[str], target: Path) -> None:
+    # One that was fetched in part stays so: it is not the one in which whole commits are looked up.
+    git_dir = paths.cache() / "repositories" / f"{_flat(repo)}{'-part' if only else ''}.git"
     git_dir.parent.mkdir(exist_ok=True)
     _git(["init", "--quiet", "--bare", "--template=", str(git_dir)], "a repository can't be made in the cache")
     (git_dir / "info").mkdir(exist_ok=True)
     (git_dir / "info" / "attributes").write_text(ATTRIBUTES, encoding="utf-8")
-    if _git(["-C", str(git_dir), "cat-file", "-e", f"{commit}^{{commit}}"], None).returncode != 0:
-        _git(
-            ["-C", str(git_dir), "fetch", "--quiet", "--no-tags", "--depth=1", "--end-of-options", address, commit],
-            f"commit {commit[:12]} of {repo} can't be fetched from {address}",
-        )
+    at, what = ["-C", str(git_dir)], f"commit {commit[:12]} of {repo} can't be fetched from {address}"
+    fetch_quietly = [*at, "fetch", "--quiet", "--no-tags"]
+    tree = commit
+    if only:
+        _git([*fetch_quietly, "--depth=1", "--filter=blob:none", "--end-of-options", address, commit], what)
+        tree = _part(at, commit, only, repo)
+        blobs = _git([*at, "ls-tree", "-r", "--object-only", tree], what).stdout
+        _git([*fetch_quietly, "--no-filter", "--stdin", "--end-of-options", address], what, blobs)
+    elif _git([*at, "cat-file", "-e", f"{commit}^{{commit}}"], None).returncode != 0:
+        _git([*fetch_quietly, "--depth=1", "--end-of-options", address, commit], what)
     target.parent.mkdir(exist_ok=True)
     part = target.with_name(f"{target.name}.{os.getpid()}.part")
     _git(
-        ["-C", str(git_dir), "archive", "--format=tar", "--prefix=repository/", f"--output={part}", commit],
+        [*at, "archive", "--format=tar", "--prefix=repository/", f"--output={part}", tree],
         f"commit {commit[:12]} of {repo} can't be read",
     )
     part.rename(target)
 
 
-def _git(arguments: list[str], what: str | None) -> subprocess.CompletedProcess[str]:
+def _part(at: list[str], commit: str, only: Sequence[str], repo: str) -> str:
+    """A tree with the named files and folders of a commit. Their contents need not be here yet: git would ask for
+    those of all files, were the commit archived with paths."""
+    what = f"commit {commit[:12]} of {repo} can't be read"
+    entries = _git([*at, "ls-tree", "-r", "--full-tree", commit, "--", *only], what).stdout
+    with tempfile.TemporaryDirectory(prefix="harness-index-") as folder:
+        index = {"GIT_INDEX_FILE": f"{folder}/index"}
+        _git([*at, "update-index", "--index-info"], what, entries, index)
+        return _git([*at, "write-tree", "--missing-ok"], what, None, index).stdout.strip()
+
+
+def _git(
+    arguments: list[str], what: str | None, said: str | None = None, more: Mapping[str, str] = {}
+) -> subprocess.CompletedProcess[str]:
     """Run git with the user's own proxies and credentials. `what` begins the sentence of a failure; None: it may."""
     try:
         done = subprocess.run(
             ["git", "-c", "core.hooksPath=/dev/null", *arguments],
-            env={**os.environ, "GIT_TERMINAL_PROMPT": "0"},
-            stdin=subprocess.DEVNULL,
+            env={**os.environ, "GIT_TERMINAL_PROMPT": "0", **more},
+            input=said or "",
             capture_output=True,
             text=True,
             errors="replace",
@@ -69,7 +103,7 @@ def _git(arguments: list[str], what: str | None) -> subprocess.CompletedProcess[
     except subprocess.TimeoutExpired as error:
         raise MachineError(f"{what}: git took more than {FETCH_LIMIT_S} s") from error
     if what is not None and done.returncode != 0:
-        said = done.stderr.strip().splitlines()
-        fatal = next((line for line in said if line.startswith("fatal:")), said[-1] if said else "")
+        lines = done.stderr.strip().splitlines()
+        fatal = next((line for line in lines if line.startswith("fatal:")), lines[-1] if lines else "")
         raise UserError(f"{what}: {fatal or f'exit code {done.returncode}'}")
     return done

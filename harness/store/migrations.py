@@ -250,3 +250,17 @@ def m002_images_and_grades(db: Database) -> None:
          AND energy.phase = 'agent' AND energy.component = 'total';
     """,
     )
+
+
+@migration
+def m003_what_agents_say_and_change(db: Database) -> None:
+    run_script(
+        db,
+        """
+    ALTER TABLE runs ADD COLUMN agent_commit TEXT;
+    ALTER TABLE runs ADD COLUMN overrides TEXT;
+    ALTER TABLE runs ADD COLUMN claim_message TEXT;
+    ALTER TABLE runs ADD COLUMN claim_details TEXT;
+    ALTER TABLE calls ADD COLUMN refused_tokens INTEGER;
+    """,
+    )

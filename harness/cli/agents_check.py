@@ -1,0 +1,133 @@
+"""`harness agents check`: try an agent with everything that can go right and wrong, and say what to mend."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from harness.cli.options import Db, Json, RunsDir, names, places, print_json
+from harness.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from harness.agent_record import ModelRow
+    from harness.conformance.check import NotTried, Tried
+    from harness.manifests import Agent
+
+SHOWN = 20  # lines of what a runner printed
+
+
+def check(
+    agent: Annotated[str, typer.Argument(help="A name, or the path of an agent's folder.")],
+    only: Annotated[str | None, typer.Option(help="Names of scenarios, to try no others.")] = None,
+    record: Annotated[
+        bool, typer.Option("--record", help="Write conformance.json and CONFORMANCE.md into the agent's folder.")
+    ] = False,
+    sweeps: Annotated[
+        str | None, typer.Option(help="With --record: sweeps whose runs with real models belong to it.")
+    ] = None,
+    db: Db = None,
+    runs_dir: RunsDir = None,
+    as_json: Json = False,
+) -> None:
+    """Read the manifest, build the bundle, make a run for each way it can go, and say what to mend."""
+    from harness.conformance.check import to_try, try_agent
+    from harness.manifests import load_agent, select_agents
+    from harness.sandbox.daemon import connect
+
+    chosen = load_agent(Path(agent)) if "/" in agent or agent in (".", "..") else select_agents([agent])[0][0]
+    wanted, chosen_sweeps = names(only, "--only"), names(sweeps, "--sweeps")
+    if record and wanted:
+        raise UserError("--record is of all scenarios: leave --only out")
+    if chosen_sweeps and not record:
+        raise UserError("--sweeps says which runs belong to a record: give --record with it")
+    fitting, missing = to_try(chosen)
+    if unknown := set(wanted) - {scenario.name for scenario, _, _ in fitting}:
+        name, known = min(unknown), [scenario.name for scenario, _, _ in fitting]
+        raise UserError(f"--only: agent {chosen.name} has no scenario {name}: {nearest(name, known)}")
+    models = _models(chosen, chosen_sweeps, places(db, runs_dir)[0])
+    client = connect()
+    fitting = [item for item in fitting if not wanted or item[0].name in wanted]
+    tried: list[Tried] = []
+    for each in try_agent(client, chosen, fitting, lambda text: typer.echo(text, err=True)):
+        tried.append(each)
+        if not as_json:
+            _print(each)
+    if as_json:
+        print_json({"agent": chosen.name, "scenarios": [_row(each) for each in tried], "not_tried": _reasons(missing)})
+    else:
+        _finish(chosen, tried, missing)
+    if record:
+        _record(chosen, tried, missing, models)
+    if any(each.problems for each in tried):
+        raise typer.Exit(1)
+
+
+def _models(agent: Agent, sweeps: list[str], database: Path) -> list[ModelRow]:
+    """The runs that a record is to have, read before the long part begins."""
+    import contextlib
+
+    from harness.agent_record import model_rows
+    from harness.store.db import read_store
+    from harness.store.records import find_sweep
+
+    if not sweeps:
+        return []
+    with contextlib.closing(read_store(database)) as store:
+        return model_rows(store, agent, [find_sweep(store, sweep)["sweep_id"] for sweep in sweeps])
+
+
+def _record(agent: Agent, tried: list[Tried], missing: list[NotTried], models: list[ModelRow]) -> None:
+    from harness import agent_record, machine
+    from harness.conformance.scenarios import smoke_task
+    from harness.images import bundle
+    from harness.sandbox.daemon import connect
+
+    client = connect()
+    facts = machine.facts(str(client.version()["Version"]))
+    where = f"{facts['cpu']}, {facts['cores']} cores" if "cpu" in facts and "cores" in facts else "one machine"
+    files = agent_record.write(
+        agent, bundle.find(client, agent), tried, missing, models, where, len(smoke_task().instruction.encode())
+    )
+    for file in files:
+        typer.echo(f"written: {file}", err=True)
+
+
+def _print(tried: Tried) -> None:
+    row, scenario = tried.row, tried.scenario
+    word = "to mend" if tried.problems else "as it should be"
+    protocol = tried.protocol or "-"
+    print(f"{row['agent_s']:6.1f} s  {scenario.name:<16} {protocol:<6} {row['ended_by']:<17} {word}: {scenario.shows}")
+    for problem in tried.problems:
+        print(f"          {problem}")
+
+
+def _finish(agent: Agent, tried: list[Tried], missing: list[NotTried]) -> None:
+    bad = [each for each in tried if each.problems]
+    if bad and bad[0].output:
+        print(f"the end of what it printed in {bad[0].scenario.name}:", *bad[0].output[-SHOWN:], sep="\n  ")
+    for reason, count in _reasons(missing).items():
+        print(f"{count} scenarios were not tried: {reason}; agents/README.md says what goes into it")
+    if bad:
+        print(f"{len(bad)} of {len(tried)} scenarios are to be mended")
+    else:
+        print(f"{len(tried)} of {len(tried)} scenarios are as they should be: {agent.name} can be used")
+
+
+def _reasons(missing: list[NotTried]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for each in missing:
+        counts[each.why] = counts.get(each.why, 0) + 1
+    return counts
+
+
+def _row(tried: Tried) -> dict[str, Any]:
+    kept = ("ended_by", "ended_detail", "verdict", "claimed", "claim_message", "exit_code", "calls", "agent_s")
+    return {
+        "scenario": tried.scenario.name,
+        "protocol": tried.protocol,
+        **{name: tried.row[name] for name in kept},
+        "problems": tried.problems,
+        "output": tried.output[-SHOWN:] if tried.problems else [],
+    }

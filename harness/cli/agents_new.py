@@ -1,0 +1,37 @@
+"""`harness agents new`: a folder that works at once, to be made into an agent of one's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.errors import MachineError, UserError
+
+TEMPLATE = "new_agent"
+
+
+def new(
+    name: Annotated[str, typer.Argument(help="The agent's name; its folder is made in the current one.")],
+) -> None:
+    """Write the folder of a small working agent, to start from."""
+    import shutil
+
+    from harness import paths
+    from harness.manifests import MANIFEST, check_name
+
+    check_name(name)
+    folder = Path(name)
+    if folder.exists():
+        raise UserError(f"{folder.absolute()} exists already: choose another name, or remove it")
+    try:
+        shutil.copytree(paths.PACKAGE / TEMPLATE, folder, ignore=shutil.ignore_patterns("__pycache__"))
+        manifest = folder / MANIFEST
+        manifest.write_text(manifest.read_text(encoding="utf-8").replace("{name}", name), encoding="utf-8")
+    except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise MachineError(f"{folder.absolute()} can't be written: {error.strerror}") from error
+    print(f"written: {', '.join(str(file) for file in sorted(folder.rglob('*')) if file.is_file())}")
+    print(f"next     harness agents check ./{name}")
+    print(f"         harness sweep --agents ./{name} --models llamacpp/smollm2:135m --tasks smoke --limit 1")
