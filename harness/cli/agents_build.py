@@ -30,9 +30,7 @@ def build(
     chosen, _ = select_agents(wanted)
     if checkout is not None:
         if len(chosen) != 1 or chosen[0].manifest.source is None:
-            raise UserError(
-                f"--from is for one agent that names a repository ([source] in its agent.toml), not {agents}"
-            )
+            raise UserError(f"--from is for one agent with a [source] in its agent.toml, and not for {agents}")
         path = Path(checkout).expanduser()
         checkout = str(path.absolute()) if path.exists() else checkout
     if wheels is not None and not any(wheels.glob("*.whl")):

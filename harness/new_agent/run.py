@@ -26,7 +26,7 @@ SHOWN = 8000  # characters of what a command printed: the model's window is smal
 task = json.loads(Path(os.environ["HARNESS_TASK_FILE"]).read_text())
 
 
-def ask(messages: list[dict]) -> str:
+def ask(messages: list[dict[str, str]]) -> str:
     """One call. What can be tried again has been tried by the endpoint, so any error is the end."""
     request = urllib.request.Request(
         f"{task['base_url']}/chat/completions",
@@ -34,7 +34,8 @@ def ask(messages: list[dict]) -> str:
         {"Content-Type": "application/json", "Authorization": f"Bearer {task['api_key']}"},
     )
     with urllib.request.urlopen(request) as response:
-        return json.load(response)["choices"][0]["message"]["content"] or ""
+        answer = json.load(response)["choices"][0]["message"]["content"]
+    return answer or ""
 
 
 def run(command: str) -> str:

@@ -82,11 +82,11 @@ COLUMNS: dict[str, dict[str, str]] = {
         "flags": "JSON list: what a reader should know before using this row",
         "harness_version": "version that made the run",
         "machine_id": "the machine it ran on",
+        "image_origin": "the published digest, or the archive or commit and its Python; empty for a Dockerfile",
         "agent_commit": "commit of a framework that only git has",
         "overrides": "JSON: what the adapter replaced in the framework, each with the reason; {} for nothing",
         "claim_message": "the framework's own word for its ending, by its result file",
         "claim_details": "JSON: what else the result file claims; its counts of tokens are the framework's own",
-        "image_origin": "the published digest, or the archive or commit and its Python; empty for a Dockerfile",
     },
     "calls": {
         "call_id": "run_id and call_index",
@@ -115,8 +115,8 @@ COLUMNS: dict[str, dict[str, str]] = {
         "seed": "seed sent to the engine; empty when it was not asked",
         "tool_calls": "number of tool calls in the answer",
         "request_bytes": "size of the request's body",
-        "refused_tokens": "tokens of a prompt that did not fit the window, where the engine tells them",
         "asked": "JSON: sampling and limits that the framework asked for and did not get",
+        "refused_tokens": "tokens of a prompt that did not fit the window, where the engine tells them",
     },
     "energy": {
         "run_id": "the run it belongs to",
