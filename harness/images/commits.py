@@ -57,6 +57,8 @@ def _fetch_and_archive(repo: str, commit: str, address: str, only: Sequence[str]
     fetch_quietly = [*at, "fetch", "--quiet", "--no-tags"]
     tree = commit
     if only:
+        if Path(address).exists():  # git would name the remote after it, and has no names that begin with a slash
+            address = Path(address).absolute().as_uri()
         _git([*fetch_quietly, "--depth=1", "--filter=blob:none", "--end-of-options", address, commit], what)
         tree = _part(at, commit, only, repo)
         blobs = _git([*at, "ls-tree", "-r", "--object-only", tree], what).stdout

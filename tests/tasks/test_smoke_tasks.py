@@ -18,7 +18,7 @@ TASKS = sorted(path for path in SUITE.iterdir() if path.is_dir())
 # The same first lines in every task, so that all twelve images share their layers.
 DOCKERFILE = """\
 FROM debian:bookworm-slim
-RUN apt-get update && apt-get install -y --no-install-recommends git patch python3 \
+RUN apt-get update && apt-get install -y --no-install-recommends curl git jq patch python3 \
 && rm -rf /var/lib/apt/lists/*
 WORKDIR /testbed
 COPY repo/ /testbed/
