@@ -111,6 +111,15 @@ def how_many_tasks(db: Database, sweep_id: str) -> str:
     return said
 
 
+def replaced(db: Database, sweep_id: str) -> list[str]:
+    """What adapters of a sweep replaced in their frameworks, a sentence each."""
+    rows = db.execute(
+        "SELECT DISTINCT agent, overrides FROM runs WHERE sweep_id = ? AND overrides IS NOT NULL ORDER BY agent",
+        [sweep_id],
+    ).fetchall()
+    return [f"{agent} with {what} replaced: {why}" for agent, text in rows for what, why in json.loads(text).items()]
+
+
 def marked(joules: float | None, kind: str) -> str | None:
     """An energy with the mark of its kind; None when it is unknown."""
     return None if joules is None else f"{joules:,.0f}{MARKS[kind]}"

@@ -1,5 +1,6 @@
 """Writes the pages of this folder that are made: cli.md and schema.md from the code, tasks.md from verified-mini.json,
-which `harness tasks verify swe-bench-verified-mini --json` printed.
+which `harness tasks verify swe-bench-verified-mini --json` printed, and agents.md from the agents' manifests and from
+their records, which `harness agents check --record` wrote.
 
 python docs/generate.py            write them
 python docs/generate.py --check    write nothing; exit 1 and name the pages that are out of date
@@ -12,13 +13,16 @@ import contextlib
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from typer.main import get_command
 
+from harness import agent_record
+from harness.agent_record import Record
 from harness.cli import app
+from harness.manifests import Agent, find_agents
 from harness.outcome import ENDINGS, VERDICTS
 from harness.store.columns import COLUMNS, TABLES
 from harness.store.db import open_store
@@ -162,7 +166,124 @@ def tasks_page() -> str:
     )
 
 
-PAGES: dict[str, Callable[[], str]] = {"cli.md": cli_page, "schema.md": schema_page, "tasks.md": tasks_page}
+def agents_page() -> str:
+    agents = [agent for agent in find_agents()[0] if agent.origin == "built in" and agent.manifest.calls_model]
+    agents.sort(key=lambda agent: (agent.manifest.group != "framework", agent.name))
+    records = {agent.name: record for agent in agents if (record := agent_record.read(agent)) is not None}
+    about = [
+        [
+            f"[{agent.name}](../agents/{agent.name})",
+            agent.manifest.group,
+            agent.manifest.version,
+            agent.manifest.licence or "",
+            ", ".join(agent.manifest.protocols),
+            _megabytes(records[agent.name].bundle_bytes) if agent.name in records else "",
+            _dated(agent, records),
+        ]
+        for agent in agents
+    ]
+    known = [agent for agent in agents if agent.name in records]
+    parts = [
+        "# Agents\n",
+        "What each is, how it behaves when a model or a command does not, and how its own figures compare with the "
+        "gateway's. All of it was observed in runs at the pinned version; the records are beside the agents.\n",
+        table(["agent", "group", "version", "licence", "modes", "bundle MB", "tried on"], about),
+        "## How they behave\n",
+        "Each cell is a run against a scripted model: how it ended, in the framework's own word, after how many calls. "
+        "The limit was 8 calls: `budget_calls` after 8 means that the framework would have gone on.\n",
+    ]
+    for title, names in BEHAVIOURS.items():
+        heads = ["agent", *names]
+        rows = [[agent.name, *(_behaved(records[agent.name], name) for name in names)] for agent in known]
+        parts += [f"### {title}\n", table(heads, rows)]
+    parts += [
+        "## What they need before the issue\n",
+        "The first request without the text of the issue, in kilobytes, as the gateway got it; and the tokens of the "
+        "smallest first request in runs with real models, with an issue of the smoke suite in it.\n",
+        table(
+            ["agent", "text kB", "tools kB", "tokens of the first request"],
+            [[agent.name, *(_before(records[agent.name], p) for p in ("text", "tools")), _first(records[agent.name])]
+             for agent in known],
+        ),
+        "## Their own counts of tokens\n",
+        "Sums over the runs with real models in which the framework gives a count, beside the gateway's for the same "
+        "runs. A framework whose ratio is not 1 counts with another model's tokenizer, or leaves something out.\n",
+        table(
+            ["agent", "runs", "its own in", "gateway in", "ratio", "its own out", "gateway out", "ratio"],
+            [[agent.name, *_compared(records[agent.name])] for agent in known],
+        ),
+        "## What a reader of their results should know\n",
+    ]  # fmt: skip
+    for agent in agents:
+        sentences = [f"- {sentence}" for sentence in agent.manifest.weaknesses]
+        sentences += [f"- Replaced, `{what}`: {why}" for what, why in agent.manifest.overrides.items()]
+        parts.append(f"**{agent.name}**: {agent.manifest.summary}\n\n" + "\n".join(sentences) + "\n")
+    return NOTE + "\n".join(parts)
+
+
+BEHAVIOURS = {
+    "Answers that break the format": ("rambles", "no-code-block", "broken-format", "says-nothing", "too-long"),
+    "Tools that are called wrongly": ("wrong-tool", "broken-json", "wrong-arguments"),
+    "Loops and thinking": ("same-command", "only-thinking", "thinks-too-long"),
+    "Servers and time": ("dead-server", "refusing-server", "window-full", "silent-server", "hangs"),
+}
+
+
+def _megabytes(size: int | None) -> str:
+    return f"{size / 1e6:.0f}" if size is not None else ""
+
+
+def _dated(agent: Agent, records: Mapping[str, Record]) -> str:
+    if agent.name not in records:
+        return "no record of this version"
+    return f"[{records[agent.name].recorded_on}](../agents/{agent.name}/CONFORMANCE.md)"
+
+
+def _behaved(record: Record, scenario: str) -> str:
+    said = []
+    for row in record.scenarios:
+        if row.scenario == scenario:
+            word = f" ({row.says})" if row.says and row.says.casefold() != row.ended_by else ""
+            said.append(f"{row.protocol}: `{row.ended_by}`{word[:80]}, {row.calls} calls")
+    return "<br>".join(said) or "–"
+
+
+def _before(record: Record, protocol: str) -> str:
+    sizes = [
+        row.first_request_bytes - record.issue_bytes
+        for row in record.scenarios
+        if row.scenario == "solves" and row.protocol == protocol and row.first_request_bytes
+    ]
+    return f"{sizes[0] / 1e3:.1f}" if sizes else "–"
+
+
+def _first(record: Record) -> str:
+    least: dict[tuple[str, str], int] = {}
+    for row in record.models:
+        if row.first_request_tokens is not None and row.suite == "smoke":
+            key = (row.model, row.protocol)
+            least[key] = min(row.first_request_tokens, least.get(key, row.first_request_tokens))
+    return "<br>".join(f"{model}, {protocol}: {count:,}" for (model, protocol), count in least.items()) or "–"
+
+
+def _compared(record: Record) -> list[str]:
+    rows = [row for row in record.models if row.own_input_tokens is not None and row.input_tokens is not None]
+    if not rows:
+        return ["0", *["–"] * 6]
+    cells = [str(len(rows))]
+    for own, ours in (("own_input_tokens", "input_tokens"), ("own_output_tokens", "output_tokens")):
+        theirs = sum(getattr(row, own) or 0 for row in rows)
+        gateway = sum(getattr(row, ours) or 0 for row in rows)
+        cells += [f"{theirs:,}", f"{gateway:,}", f"{theirs / gateway:.2f}" if gateway else "undefined"]
+    return cells
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "agents.md": agents_page,
+    "cli.md": cli_page,
+    "schema.md": schema_page,
+    "tasks.md": tasks_page,
+}
 
 
 def stale() -> list[str]:

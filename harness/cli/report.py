@@ -37,13 +37,14 @@ def report(
 
 def print_cells(database: Path, sweep_id: str) -> None:
     """The table that ends a sweep: one row for each agent and model."""
-    from harness.analysis.summary import SHORT, cells, energy_note, how_many_tasks
+    from harness.analysis.summary import SHORT, cells, energy_note, how_many_tasks, replaced
     from harness.store.db import read_store
 
     with contextlib.closing(read_store(database)) as store:
         rows = cells(store, sweep_id)
         note = energy_note(rows)
         tasks = how_many_tasks(store, sweep_id)
+        overrides = replaced(store, sweep_id)
     if not rows:
         return
     print_table(f"sweep {sweep_id}", list(SHORT.values()), [[row[name] for name in SHORT] for row in rows])
@@ -51,6 +52,8 @@ def print_cells(database: Path, sweep_id: str) -> None:
     print(tasks)
     if note:
         print(note)
+    for line in overrides:
+        print(line)
 
 
 def write_summary(database: Path, folder: Path, sweep_id: str) -> Path:

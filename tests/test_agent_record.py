@@ -1,0 +1,117 @@
+"""The dated record of an agent: bound to its pin, read by people and by the plan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import agent_record
+from harness.agent_record import ModelRow, first_request_tokens, page, read
+from harness.engines.base import ModelInfo
+from harness.errors import UserError
+from harness.manifests import Agent, find_agents, load_agent
+from harness.plan import Model, make_plan, too_small
+from harness.spec import Spec
+from harness.suites import choose, load_suite
+
+PINNED = [agent for agent in find_agents()[0] if agent.origin == "built in" and agent.manifest.group == "framework"]
+
+
+def agent_in(folder: Path, version: str = "1") -> Agent:
+    folder.mkdir(exist_ok=True)
+    (folder / "agent.toml").write_text(f'name = "tried"\ngroup = "example"\nsummary = "x"\nversion = "{version}"\n')
+    (folder / "run.py").touch()
+    return load_agent(folder)
+
+
+def row(**fields: Any) -> ModelRow:
+    return ModelRow(
+        **{
+            "engine": "llamacpp", "engine_version": "1", "model": "small:1b", "num_ctx": 8192, "protocol": "text",
+            "suite": "smoke", "task": "a", "image_source": "dockerfile", "ended_by": "gave_up", "says": "STUCK | so",
+            "verdict": "empty_patch", "calls": 3, "input_tokens": 900, "output_tokens": 60, "own_input_tokens": 900,
+            "own_output_tokens": None, "agent_s": 4.0, "first_request_tokens": 300, **fields,
+        }
+    )  # fmt: skip
+
+
+def recorded(folder: Path, *rows: ModelRow) -> Agent:
+    agent = agent_in(folder)
+    agent_record.write(agent, None, [], [], rows, "a machine", 700)
+    return agent
+
+
+def test_a_record_is_of_one_pin_and_of_no_other(tmp_path: Path) -> None:
+    agent = recorded(tmp_path, row())
+    found = read(agent)
+    assert found is not None
+    assert found.models == (row(),)
+    assert read(agent_in(tmp_path, version="2")) is None
+    (tmp_path / "requirements.lock").write_text("six==1.17.0 --hash=sha256:00\n")
+    assert read(agent_in(tmp_path)) is None
+
+
+def test_a_file_that_is_no_record_is_named(tmp_path: Path) -> None:
+    agent = agent_in(tmp_path)
+    (tmp_path / "conformance.json").write_text("{}")
+    with pytest.raises(UserError, match=r"conformance.json is no record of `harness agents check --record`"):
+        read(agent)
+
+
+def test_the_page_has_every_run_and_its_means(tmp_path: Path) -> None:
+    agent = recorded(tmp_path, row(), row(task="b", verdict="resolved", calls=5, input_tokens=None))
+    text = page(read(agent) or pytest.fail("no record"))
+    assert "2 runs, 1 resolved; means: 4.0 calls, 900.0 tokens in" in text
+    assert "| b | text | 8192 | gave_up | STUCK \\| so | resolved | 5 | – | 60 | 4.0 | 300 |" in text
+
+
+class Nothing:
+    """The part of an engine that a plan asks for: none."""
+
+    name = "llamacpp"
+
+
+def model(name: str, num_ctx: int) -> Model:
+    return Model(Nothing(), ModelInfo(name, "llamacpp"), num_ctx)  # type: ignore[arg-type]
+
+
+def test_a_window_that_the_first_request_does_not_fit_is_refused_with_both_numbers(tmp_path: Path) -> None:
+    agent = recorded(
+        tmp_path, row(first_request_tokens=8479), row(model="other", first_request_tokens=8099), row(protocol="tools")
+    )
+    assert first_request_tokens(agent, "small:1b", "text") == 8479
+    assert first_request_tokens(agent, "unheard-of", "text") == 8099  # no tokenizer on record made less of it
+    assert first_request_tokens(agent, "small:1b", "tools") == 300
+    assert too_small(agent, model("small:1b", 16384), "text") is None
+    assert too_small(agent, model("other", 8192), "text") is None
+    said = too_small(agent, model("small:1b", 8192), "text")
+    assert said is not None
+    assert "8,479 tokens on record, the window has 8,192" in said
+
+
+def test_a_pair_that_cannot_be_is_an_error_where_it_is_named_and_left_out_of_all(tmp_path: Path) -> None:
+    agent, other = recorded(tmp_path / "a", row(first_request_tokens=9000)), agent_in(tmp_path / "b")
+    suite = choose(load_suite("smoke"), [], 1)
+    models = {"m": model("small:1b", 8192)}
+    with pytest.raises(UserError, match=r"9,000 tokens on record, the window has 8,192"):
+        make_plan(Spec(agents=["tried"]), suite, [agent], [], models)
+    found_by_name = Agent(agent.manifest, agent.folder, "built in")
+    plan = make_plan(Spec(agents=["all"]), suite, [found_by_name, other], [], models)
+    assert [run.agent.folder for run in plan.runs] == [other.folder]
+    assert [each.name for each in plan.unusable] == ["tried × llamacpp/small:1b"]
+    with pytest.raises(UserError, match="9,000"):
+        make_plan(Spec(agents=["all"]), suite, [found_by_name], [], models)
+
+
+@pytest.mark.parametrize("agent", PINNED, ids=lambda agent: agent.name)
+def test_every_pinned_framework_has_a_record_with_nothing_to_mend_and_real_runs(agent: Agent) -> None:
+    found = read(agent)
+    assert found is not None, f"write one: harness agents check {agent.name} --record --sweeps ..."
+    assert [s.scenario for s in found.scenarios if s.problems] == []
+    assert not found.not_tried
+    suites = {run.suite for run in found.models}
+    assert "smoke" in suites
+    assert any(name.startswith("swe-bench") for name in suites)
+    assert (agent.folder / "CONFORMANCE.md").read_text(encoding="utf-8") == page(found)
