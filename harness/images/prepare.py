@@ -65,6 +65,12 @@ def prepare(
     """
     try:
         found = client.images.get(image)
+        here = client.version()["Arch"]
+        if found.attrs["Architecture"] != here:
+            raise UserError(
+                f"the image of {name} is for {found.attrs['Architecture']} and Docker here is {here}, as agents' "
+                "bundles are: build it here, or pull it for this architecture"
+            )
         where = workdir or found.attrs["Config"].get("WorkingDir") or ""
         if where in ("", "/"):
             raise UserError(
