@@ -1,5 +1,7 @@
 """The dated record of what was tried with an agent at its pinned version: `conformance.json`, and a page of it.
 
+`harness agents check --record` writes its first part, `harness agents record` its second.
+
 It lies in the agent's folder. Three readers: people (`CONFORMANCE.md`), the matrix in docs/agents.md, and the plan,
 which refuses a model whose window is smaller than the agent's first request is known to be.
 """
@@ -119,20 +121,21 @@ def write(
     bundle: Bundle | None,
     tried: Sequence[Tried],
     not_tried: Sequence[NotTried],
-    models: Sequence[ModelRow],
     machine: str,
     issue_bytes: int,
 ) -> list[Path]:
-    """Write both files; returns them."""
+    """Write what came of the scenarios; runs with real models that are on record for the same pin stay. Returns the
+    files."""
     from harness import __version__
 
+    before = read(agent)
     source = agent.manifest.source
     record = Record(
         agent=agent.name,
         version=agent.manifest.version,
         commit=source.commit if source else None,
         lock=lock_hash(agent),
-        recorded_on=datetime.now(UTC).date().isoformat(),
+        recorded_on=_today(),
         harness_version=__version__,
         machine=machine,
         python=f"{bundle.python_version} ({bundle.runtime})" if bundle else None,
@@ -140,8 +143,28 @@ def write(
         issue_bytes=issue_bytes,
         scenarios=tuple(_scenario_row(each) for each in tried),
         not_tried=tuple(f"{each.scenario.name} ({each.protocol}): {each.why}" for each in not_tried),
-        models=tuple(models),
+        models=before.models if before else (),
     )
+    return _store(agent, record)
+
+
+def write_models(agent: Agent, models: Sequence[ModelRow]) -> list[Path]:
+    """Put runs with real models into the record, in the place of those that it has. Returns the files.
+
+    Raises UserError when there is no record of this pin.
+    """
+    before = read(agent)
+    if before is None:
+        who = f"{agent.name} {agent.manifest.version}"
+        raise UserError(f"agent {who} has no record yet: `harness agents check {agent.name} --record`")
+    return _store(agent, before.model_copy(update={"models": tuple(models), "recorded_on": _today()}))
+
+
+def _today() -> str:
+    return datetime.now(UTC).date().isoformat()
+
+
+def _store(agent: Agent, record: Record) -> list[Path]:
     files = [agent.folder / RECORD, agent.folder / RECORD_PAGE]
     files[0].write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
     files[1].write_text(page(record), encoding="utf-8")
@@ -177,7 +200,8 @@ def page(record: Record) -> str:
     lines = [
         f"# {record.agent} {record.version}: what was tried",
         "",
-        f"Written by `harness agents check {record.agent} --record` on {record.recorded_on}; not to be edited.",
+        f"Written on {record.recorded_on} by `harness agents check {record.agent} --record` and "
+        "`harness agents record`; not to be edited.",
         "",
         f"Version {record.version}{commit}; Python {record.python or 'none'}; harness {record.harness_version}; "
         f"{record.machine}.",

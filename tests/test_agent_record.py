@@ -39,7 +39,8 @@ def row(**fields: Any) -> ModelRow:
 
 def recorded(folder: Path, *rows: ModelRow) -> Agent:
     agent = agent_in(folder)
-    agent_record.write(agent, None, [], [], rows, "a machine", 700)
+    agent_record.write(agent, None, [], [], "a machine", 700)
+    agent_record.write_models(agent, rows)
     return agent
 
 
@@ -51,6 +52,16 @@ def test_a_record_is_of_one_pin_and_of_no_other(tmp_path: Path) -> None:
     assert read(agent_in(tmp_path, version="2")) is None
     (tmp_path / "requirements.lock").write_text("six==1.17.0 --hash=sha256:00\n")
     assert read(agent_in(tmp_path)) is None
+
+
+def test_runs_with_models_stay_when_the_scenarios_are_tried_again_and_need_some(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"tried 1 has no record yet: `harness agents check tried --record`"):
+        agent_record.write_models(agent_in(tmp_path), [row()])
+    agent = recorded(tmp_path, row())
+    agent_record.write(agent, None, [], [], "another machine", 700)
+    again = read(agent)
+    assert again is not None
+    assert (again.machine, again.models) == ("another machine", (row(),))
 
 
 def test_a_file_that_is_no_record_is_named(tmp_path: Path) -> None:
@@ -108,7 +119,7 @@ def test_a_pair_that_cannot_be_is_an_error_where_it_is_named_and_left_out_of_all
 @pytest.mark.parametrize("agent", PINNED, ids=lambda agent: agent.name)
 def test_every_pinned_framework_has_a_record_with_nothing_to_mend_and_real_runs(agent: Agent) -> None:
     found = read(agent)
-    assert found is not None, f"write one: harness agents check {agent.name} --record --sweeps ..."
+    assert found is not None, f"write one: harness agents check {agent.name} --record"
     assert [s.scenario for s in found.scenarios if s.problems] == []
     assert not found.not_tried
     suites = {run.suite for run in found.models}

@@ -9,12 +9,14 @@ import typer
 from harness.cli.agents_build import build
 from harness.cli.agents_check import check
 from harness.cli.agents_new import new
+from harness.cli.agents_record import record
 from harness.cli.options import Json, print_or_json
 
 app = typer.Typer(help="Agent frameworks.", no_args_is_help=True)
 app.command("build")(build)
 app.command("check")(check)
 app.command("new")(new)
+app.command("record")(record)
 
 
 @app.command("list")

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli.options import Db, Json, RunsDir, names, places, print_json
+from harness.cli.options import Json, names, print_json
 from harness.errors import UserError, nearest
 
 if TYPE_CHECKING:
-    from harness.agent_record import ModelRow
     from harness.conformance.check import NotTried, Tried
     from harness.manifests import Agent
 
@@ -24,11 +23,6 @@ def check(
     record: Annotated[
         bool, typer.Option("--record", help="Write conformance.json and CONFORMANCE.md into the agent's folder.")
     ] = False,
-    sweeps: Annotated[
-        str | None, typer.Option(help="With --record: sweeps whose runs with real models belong to it.")
-    ] = None,
-    db: Db = None,
-    runs_dir: RunsDir = None,
     as_json: Json = False,
 ) -> None:
     """Read the manifest, build the bundle, make a run for each way it can go, and say what to mend."""
@@ -37,16 +31,13 @@ def check(
     from harness.sandbox.daemon import connect
 
     chosen = load_agent(Path(agent)) if "/" in agent or agent in (".", "..") else select_agents([agent])[0][0]
-    wanted, chosen_sweeps = names(only, "--only"), names(sweeps, "--sweeps")
+    wanted = names(only, "--only")
     if record and wanted:
         raise UserError("--record is of all scenarios: leave --only out")
-    if chosen_sweeps and not record:
-        raise UserError("--sweeps says which runs belong to a record: give --record with it")
     fitting, missing = to_try(chosen)
     if unknown := set(wanted) - {scenario.name for scenario, _, _ in fitting}:
         name, known = min(unknown), [scenario.name for scenario, _, _ in fitting]
         raise UserError(f"--only: agent {chosen.name} has no scenario {name}: {nearest(name, known)}")
-    models = _models(chosen, chosen_sweeps, places(db, runs_dir)[0])
     client = connect()
     fitting = [item for item in fitting if not wanted or item[0].name in wanted]
     tried: list[Tried] = []
@@ -59,26 +50,12 @@ def check(
     else:
         _finish(chosen, tried, missing)
     if record:
-        _record(chosen, tried, missing, models)
+        _record(chosen, tried, missing)
     if any(each.problems for each in tried):
         raise typer.Exit(1)
 
 
-def _models(agent: Agent, sweeps: list[str], database: Path) -> list[ModelRow]:
-    """The runs that a record is to have, read before the long part begins."""
-    import contextlib
-
-    from harness.agent_record import model_rows
-    from harness.store.db import read_store
-    from harness.store.records import find_sweep
-
-    if not sweeps:
-        return []
-    with contextlib.closing(read_store(database)) as store:
-        return model_rows(store, agent, [find_sweep(store, sweep)["sweep_id"] for sweep in sweeps])
-
-
-def _record(agent: Agent, tried: list[Tried], missing: list[NotTried], models: list[ModelRow]) -> None:
+def _record(agent: Agent, tried: list[Tried], missing: list[NotTried]) -> None:
     from harness import agent_record, machine
     from harness.conformance.scenarios import smoke_task
     from harness.images import bundle
@@ -88,7 +65,7 @@ def _record(agent: Agent, tried: list[Tried], missing: list[NotTried], models: l
     facts = machine.facts(str(client.version()["Version"]))
     where = f"{facts['cpu']}, {facts['cores']} cores" if "cpu" in facts and "cores" in facts else "one machine"
     files = agent_record.write(
-        agent, bundle.find(client, agent), tried, missing, models, where, len(smoke_task().instruction.encode())
+        agent, bundle.find(client, agent), tried, missing, where, len(smoke_task().instruction.encode())
     )
     for file in files:
         typer.echo(f"written: {file}", err=True)
