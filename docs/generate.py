@@ -15,7 +15,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from typer.main import get_command
 
@@ -188,6 +188,16 @@ def agents_page() -> str:
         "What each is, how it behaves when a model or a command does not, and how its own figures compare with the "
         "gateway's. All of it was observed in runs at the pinned version; the records are beside the agents.\n",
         table(["agent", "group", "version", "licence", "modes", "bundle MB", "tried on"], about),
+        "## Their own rules\n",
+        "As the source has them at the pinned version. The harness's limits hold for all of them alike.\n",
+        table(
+            ["agent", "on format errors", "on loops", "on timeouts"],
+            [
+                [agent.name, *(agent.manifest.behaviour.get(rule, "") for rule in RULES)]
+                for agent in agents
+                if agent.manifest.behaviour
+            ],
+        ),
         "## How they behave\n",
         "Each cell is a run against a scripted model: how it ended, in the framework's own word, after how many calls. "
         "The limit was 8 calls: `budget_calls` after 8 means that the framework would have gone on.\n",
@@ -220,6 +230,8 @@ def agents_page() -> str:
         parts.append(f"**{agent.name}**: {agent.manifest.summary}\n\n" + "\n".join(sentences) + "\n")
     return NOTE + "\n".join(parts)
 
+
+RULES: tuple[Literal["format_errors", "loops", "timeouts"], ...] = ("format_errors", "loops", "timeouts")
 
 BEHAVIOURS = {
     "Answers that break the format": ("rambles", "no-code-block", "broken-format", "says-nothing", "too-long"),

@@ -115,6 +115,8 @@ class Manifest(BaseModel):
     calls_model: bool = True
     """False for an agent that needs neither model nor gateway."""
     runner: FileName = "run.py"
+    behaviour: dict[Literal["format_errors", "loops", "timeouts"], Line] = {}
+    """Its own rules, as its source has them at this version."""
     weaknesses: list[Line] = []
     """What a reader of its results should know."""
     overrides: dict[str, Line] = {}
@@ -134,6 +136,7 @@ EXPECTED = {
     "requirements": "the name of a file in the agent's folder",
     "runner": "the name of a file in the agent's folder",
     "weaknesses": "a list of sentences, each on one line",
+    "behaviour": 'a table of "format_errors", "loops" and "timeouts", each a sentence on one line',
     "overrides": "a table of name = reason, each on one line",
 }
 """What a field should hold. The fields that are not named here are a text on one line."""
