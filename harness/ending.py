@@ -41,6 +41,9 @@ def name_the_ending(seen: Evidence) -> tuple[EndedBy, str | None]:
         return "context_overflow", last.error
     if last and last.status in ("engine_error", "bad_request", "timeout"):
         return "model_error", last.error
+    if last and last.status == "empty_after_thinking" and (seen.exit_code != 0 or seen.claimed == "error"):
+        # There was an answer, and nothing in it to act on. Frameworks take the error for one of the server.
+        return "format_failure", last.error
     if seen.exit_code != 0:
         return "crashed", f"the runner ended with exit code {seen.exit_code}"
     if seen.claimed == "gave_up":

@@ -50,6 +50,9 @@ def call(status: str = "ok", error: str | None = None) -> CallRecord:
         ({"calls": [call("engine_error", "refused")], "exit_code": 1}, "model_error", "refused"),
         ({"calls": [call("timeout", "slow")], "claimed": "error"}, "model_error", "slow"),
         ({"calls": [call("bad_request", "no")], "exit_code": 1}, "model_error", "no"),
+        ({"calls": [call("empty_after_thinking", "hm")], "claimed": "error"}, "format_failure", "hm"),
+        ({"calls": [call("empty_after_thinking", "hm")], "exit_code": 1}, "format_failure", "hm"),
+        ({"calls": [call("empty_after_thinking", "hm")], "claimed": "gave_up"}, "gave_up", None),
         # It went on after the fault, so the fault is not what ended it.
         ({"calls": [call("engine_error", "refused"), call()]}, "submitted", None),
     ],

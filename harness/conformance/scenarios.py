@@ -133,7 +133,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     Scenario("too-long", "answers that are cut at the limit", _all(text="and then " * 200, finish="length"), AGENT,
              num_predict=64),
     Scenario("only-thinking", "an answer of nothing but thinking", _all(thinking="hm " * 20), AGENT, thinks=True),
-    Scenario("thinks-too-long", "thinking that uses up the answer", _all(thinking="hm " * 400), AGENT, thinks=True,
+    Scenario("thinks-too-long", "thinking that uses up the answer", _all(thinking="hm " * 400), (*ITSELF, "budget_calls"), thinks=True,
              num_predict=64, within_s=HEALED_S),
     Scenario("dead-server", "a model server that is gone", _then("refuse"), ("model_error",), within_s=HEALED_S),
     Scenario("failing-server", "a model server that answers 500", _then("http_500"), ("model_error",),
