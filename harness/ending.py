@@ -39,7 +39,7 @@ def name_the_ending(seen: Evidence) -> tuple[EndedBy, str | None]:
         return "sandbox_error", "Docker did not tell how the runner ended"
     if last and last.status == "context_overflow":
         return "context_overflow", last.error
-    if last and last.status in ("engine_error", "bad_request", "timeout"):
+    if last and last.status in ("engine_error", "timeout"):
         return "model_error", last.error
     if last and last.status == "empty_after_thinking" and (seen.exit_code != 0 or seen.claimed == "error"):
         # There was an answer, and nothing in it to act on. Frameworks take the error for one of the server.
@@ -52,7 +52,8 @@ def name_the_ending(seen: Evidence) -> tuple[EndedBy, str | None]:
         return "format_failure", None
     if seen.claimed == "error":
         return "crashed", "the runner reports an error of its framework"
-    if seen.claimed == "limit" and len(seen.calls) >= seen.max_calls:
+    charged = sum(call.status != "engine_error" for call in seen.calls)
+    if seen.claimed == "limit" and charged >= seen.max_calls:
         return "budget_calls", f"the framework stopped at the limit of {seen.max_calls} calls"
     if seen.claimed == "limit":
         return "gave_up", "the framework met a limit of its own"

@@ -280,6 +280,8 @@ def _close(door: Door, planned: PlannedRun, finished: Finished) -> None:
         finished.flags.append("cached_at_start" if sent[0].cached_tokens else "cache_unknown_at_start")
     if any(call.input_tokens is None or call.output_tokens is None for call in sent):
         finished.flags.append("tokens_incomplete")
+    if any(call.status == "engine_error" and call.http_status is None for call in sent):
+        finished.flags.append("engine_retried")
     if any(call.truncated for call in sent):
         finished.flags.append("answers_truncated")
 

@@ -49,7 +49,7 @@ def call(status: str = "ok", error: str | None = None) -> CallRecord:
         ({"calls": [call("context_overflow", "too long")], "exit_code": 1}, "context_overflow", "too long"),
         ({"calls": [call("engine_error", "refused")], "exit_code": 1}, "model_error", "refused"),
         ({"calls": [call("timeout", "slow")], "claimed": "error"}, "model_error", "slow"),
-        ({"calls": [call("bad_request", "no")], "exit_code": 1}, "model_error", "no"),
+        ({"calls": [call("bad_request", "no")], "exit_code": 1}, "crashed", "exit code 1"),
         ({"calls": [call("empty_after_thinking", "hm")], "claimed": "error"}, "format_failure", "hm"),
         ({"calls": [call("empty_after_thinking", "hm")], "exit_code": 1}, "format_failure", "hm"),
         ({"calls": [call("empty_after_thinking", "hm")], "claimed": "gave_up"}, "gave_up", None),

@@ -108,7 +108,7 @@ def _text(content: Any) -> str:
         kind = part.get("type") if isinstance(part, Mapping) else None
         if kind != "text":
             raise EngineError("bad_request", f"a message has a part of type {kind}; the harness passes text only")
-        pieces.append(part["text"])
+        pieces.append(str(part.get("text") or ""))
     return "".join(pieces)
 
 
@@ -120,7 +120,10 @@ def _format(response_format: Mapping[str, Any]) -> Any:
     if kind == "json_object":
         return "json"
     if kind == "json_schema":
-        return response_format["json_schema"]["schema"]
+        schema = response_format.get("json_schema")
+        if isinstance(schema, Mapping) and "schema" in schema:
+            return schema["schema"]
+        raise EngineError("bad_request", "response_format of type json_schema has no schema")
     raise EngineError("bad_request", f"response_format of type {kind} is unknown")
 
 

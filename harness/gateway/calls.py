@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 import uuid
@@ -13,15 +14,13 @@ from datetime import UTC, datetime
 from typing import Any, Literal, Protocol, cast
 
 from harness.engines.base import ChatRequest, Delta, Engine, EngineError, Finish, ModelInfo
+from harness.gateway import limits
 from harness.gateway.ledger import CallRecord, CallStatus, Journal, Spoken
 from harness.gateway.limits import Limits, Stop
 from harness.gateway.policy import Policy, derive_seed
 from harness.gateway.wire import Answer, Ask, Dialect, Failure, Refusal, Reply
 
 log = logging.getLogger(__name__)
-
-ENGINE_PAUSES_S = (1.0, 4.0)
-"""Before each further try of a call that the engine failed: enough for one that is being restarted."""
 
 
 class Out(Protocol):
@@ -52,18 +51,24 @@ class Call:
     refused_tokens: int | None = None
     scope: asyncio.Timeout | None = None  # while the engine is at work
     given_up: Literal["client", "run"] | None = None
+    gone: asyncio.Event = field(default_factory=asyncio.Event)  # set when it is given up
+    again: int | None = None  # the seed of the try before this one
+    heals: bool = True  # whether another try makes sense
     record: CallRecord | None = None
     written: bool = False  # handed to the journal
 
     def begin_again(self) -> None:
         """Another try: a call of its own on record. Whoever gave it up has done so for good."""
-        self.index, self.first_token_s, self.answer = -1, None, Answer()
-        self.seed, self.record, self.written = None, None, False
+        self.again = self.seed
+        self.index, self.seed, self.arrived = -1, None, time.monotonic()
+        self.first_token_s, self.refused_tokens, self.answer = None, None, Answer()
+        self.record, self.written = None, False
 
     def give_up(self, who: Literal["client", "run"]) -> None:
         """Close the engine's stream now, if it is open; a call that waits sees it at its turn."""
         if self.given_up is None:
             self.given_up = who
+            self.gone.set()
         if self.scope is not None and not self.scope.expired():
             self.scope.reschedule(asyncio.get_running_loop().time())
 
@@ -146,21 +151,29 @@ class Calls:
                 self._write(call)
 
     async def _try_until_it_counts(self, call: Call, reply: Reply, out: Out) -> Failure | None:
-        """Ask again where the engine failed before a client heard anything: frameworks differ in how often and how
-        patiently they do that, some for minutes. Each try is a call on record."""
-        pauses = iter(ENGINE_PAUSES_S)
-        while True:
+        """Ask again where the engine failed before the client heard anything: frameworks differ in how often and how
+        patiently they do that, some for minutes. Each try is a call on record, with the same seed."""
+        for pause_s in (*limits.ENGINE_PAUSES_S, 0.0):  # the last failure ends the run
             if reason := self._over():
                 return run_over(reason)
             failure = await self._take_turn(call, reply, out)
-            if failure is None or failure.http_status < 500 or out.begun or call.given_up:
-                return failure
-            pause_s = next(pauses, None)
-            if pause_s is None:
-                return failure
+            if failure is None or failure.http_status < 500 or out.begun or not call.heals or call.given_up:
+                break
+            self._unheard(call)
             self._write(call)
-            await asyncio.sleep(pause_s)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(call.gone.wait(), pause_s)
+            if call.given_up:
+                return _aborted(call.given_up)
             call.begin_again()
+        return failure
+
+    def _unheard(self, call: Call) -> None:
+        """Of a try that is followed by another the client is told nothing."""
+        assert call.record is not None
+        self.records.remove(call.record)
+        call.record = replace(call.record, http_status=None)
+        self.records.append(call.record)
 
     async def _take_turn(self, call: Call, reply: Reply, out: Out) -> Failure | None:
         """Ask the engine, count and record the call. Returns what its client is to be told, if it failed."""
@@ -173,8 +186,11 @@ class Calls:
         else:
             failure = _aborted("run")  # unless this task itself is cancelled, the engine has the word
             # Not by the record's index: a framework that tries what is refused keeps the seeds of one that does not.
-            call.seed = derive_seed(self._policy.seed, self._sent)
-            self._sent += 1
+            if call.again is None:
+                call.seed = derive_seed(self._policy.seed, self._sent)
+                self._sent += 1
+            else:
+                call.seed = call.again
             try:
                 failure = await self._ask_engine(call, call.seed, reply, out)
             finally:
@@ -214,6 +230,7 @@ class Calls:
             call.refused_tokens = error.prompt_tokens
         except Exception as error:
             log.exception("the engine %s raised something that is not an EngineError", self._engine.name)
+            call.heals = False  # a fault of ours, and it would come again
             failure = self._engine_failure(EngineError("unavailable", f"{type(error).__name__}: {error}"))
         else:
             failure = self._check_answer(call.answer)

@@ -8,11 +8,15 @@ from harness.gateway.ledger import CallStatus
 from harness.gateway.policy import Policy
 from harness.outcome import EndedBy
 
-ENGINE_FAILURES = 3
-"""Calls in a row that the engine failed or that timed out. Two may be an engine that is being restarted."""
+ENGINE_PAUSES_S = (1.0, 4.0)
+"""Before each further try of a call that the engine failed: enough for one that is being restarted."""
+
+ENGINE_FAILURES = 1 + len(ENGINE_PAUSES_S)
+"""Tries in a row that the engine failed, or calls that timed out."""
 
 BAD_REQUESTS = 2
-"""Calls in a row that the engine refused: a framework sends the same history again, a third is no better."""
+"""Calls in a row that the engine refused: a framework sends the same history again, a third is no better. The
+ending is `crashed`, not the machine's fault: what it refuses is what the framework sent."""
 
 OVERFLOWS = 2
 """Calls in a row that did not fit the window. After the first a framework may shorten its history."""
@@ -72,7 +76,7 @@ class Limits:
         if self._failures >= ENGINE_FAILURES:
             return Stop("model_error", f"the engine failed {self._failures} calls in a row, the last: {error}")
         if self._bad_requests >= BAD_REQUESTS:
-            return Stop("model_error", f"the engine refused {self._bad_requests} calls in a row, the last: {error}")
+            return Stop("crashed", f"the engine refused {self._bad_requests} calls in a row, the last: {error}")
         if self._overflows >= OVERFLOWS:
             return Stop(
                 "context_overflow",

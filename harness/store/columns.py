@@ -6,7 +6,7 @@ from __future__ import annotations
 TABLES: dict[str, str] = {
     "sweeps": "One row for each sweep: the rules of the experiment as they were resolved.",
     "runs": "One row for each run that ended. A run that has no row has not happened.",
-    "calls": "One row for each request of an agent to the model, as the gateway saw it.",
+    "calls": "One row for each request of an agent to the model, as the gateway saw it, and each further try.",
     "energy": "Joules of a run by source, component, layer and phase; each with its kind.",
     "artefacts": "The files of a run: compressed, with the checksum of what lies on disk.",
     "grades": "Every grading of a run's patch, the first and those of `harness grade`; the run's row has the newest.",
@@ -105,7 +105,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         "thinking_tokens": "tokens of thinking, by the engine; for Ollama pieces of the stream, about a token each",
         "output_tokens": "tokens generated, thinking included, by the engine",
         "status": "ok, or what went wrong",
-        "http_status": "what the agent was answered with",
+        "http_status": "what the agent was answered with; empty when it had left, or when the gateway tried again",
         "error": "one sentence",
         "truncated": "1 when the answer was cut (num_predict, or the window was full) or the prompt did not fit",
         "finish_reason": "stop, length or tool_calls",

@@ -63,7 +63,7 @@ OpenRun = Callable[..., Run]
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """The scripted engine needs no time to be restarted."""
-    monkeypatch.setattr("harness.gateway.calls.ENGINE_PAUSES_S", (0.01, 0.01))
+    monkeypatch.setattr("harness.gateway.limits.ENGINE_PAUSES_S", (0.01, 0.01))
 
 
 @pytest.fixture

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import threading
 import time
 
+import httpx
 import pytest
 
 from harness.gateway.limits import REFUSALS, Limits
@@ -73,7 +75,7 @@ def test_three_engine_failures_in_a_row_end_the_run(open_run, fault):
     assert run.door.stop_reason == "model_error"
     records = run.close()
     assert [record.status for record in records] == ["engine_error"] * 3
-    assert [record.http_status for record in records] == [503, 503, 403]
+    assert [record.http_status for record in records] == [None, None, 403]
     assert all(record.error for record in records)
     assert len(run.upstream()) == 3
 
@@ -95,7 +97,7 @@ def test_a_failure_in_the_middle_of_a_stream_reaches_the_client(open_run, fault)
 def test_a_request_that_the_engine_refuses_twice_ends_the_run(open_run):
     run = open_run('when_exhausted = "repeat"\n[[answers]]\nfault = "http_400"\n')
     assert [run.chat().status_code for _ in range(3)] == [400, 400, 403]
-    assert run.door.stop_reason == "model_error"
+    assert run.door.stop_reason == "crashed"
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -151,3 +153,44 @@ def test_failures_count_in_a_row_only():
     assert stop is not None
     assert stop.reason == "model_error"
     assert "the last straw" in stop.detail
+
+
+HEALS = '[[answers]]\nfault = "refuse"\n[[answers]]\ntext = "one"\n[[answers]]\ntext = "two"\n'
+
+
+def test_a_further_try_is_a_call_of_its_own_with_the_same_seed_that_nobody_was_told_of(open_run):
+    run, plain = open_run(HEALS), open_run(HELLO)
+    assert [run.chat().json()["choices"][0]["message"]["content"] for _ in range(2)] == ["one", "two"]
+    plain.chat()
+    plain.chat()
+    records = run.close()
+    assert [(r.index, r.status, r.http_status) for r in records] == [
+        (0, "engine_error", None), (1, "ok", 200), (2, "ok", 200)
+    ]  # fmt: skip
+    assert [r.seed for r in records[1:]] == [r.seed for r in plain.close()]  # a hiccup shifts no seed
+    assert records[0].seed == records[1].seed
+    assert all(r.queued_s < 0.1 for r in records)
+    assert len(run.lines("calls.jsonl")) == 3
+
+
+@pytest.mark.parametrize("who", ["client", "run"])
+def test_whoever_leaves_during_the_pause_is_not_kept_and_makes_no_call(open_run, monkeypatch, who):
+    monkeypatch.setattr("harness.gateway.limits.ENGINE_PAUSES_S", (30.0, 30.0))
+    run = open_run('when_exhausted = "repeat"\n[[answers]]\nfault = "refuse"\n')
+    began = time.monotonic()
+    if who == "client":
+        with pytest.raises(httpx.ReadTimeout):
+            run.client.post("/v1/chat/completions", json={"messages": [{"role": "user", "content": "x"}]}, timeout=0.5)
+        time.sleep(0.2)
+    else:
+        threading.Timer(0.3, run.door.stop, ("timeout", "it was time")).start()
+        assert run.chat().status_code == 403
+    records = run.close()
+    assert time.monotonic() - began < 5
+    assert [(r.status, r.http_status) for r in records] == [("engine_error", None)]
+
+
+def test_a_stream_that_has_begun_is_not_tried_again(open_run):
+    run = open_run('[[answers]]\ntext = "a b c d"\nfault = "cut"\nchunk_words = 1\n[[answers]]\ntext = "whole"\n')
+    assert "engine_failed" in run.chat(stream=True).text
+    assert [r.status for r in run.close()] == ["engine_error"]
