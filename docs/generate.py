@@ -186,7 +186,8 @@ def agents_page() -> str:
     parts = [
         "# Agents\n",
         "What each is, how it behaves when a model or a command does not, and how its own figures compare with the "
-        "gateway's. All of it was observed in runs at the pinned version; the records are beside the agents.\n",
+        "gateway's. Figures and endings are from runs at the pinned version, whose records are beside the agents; "
+        "rules and weaknesses were read in the source and met in those runs.\n",
         table(["agent", "group", "version", "licence", "modes", "bundle MB", "tried on"], about),
         "## Their own rules\n",
         "As the source has them at the pinned version. The harness's limits hold for all of them alike.\n",
@@ -216,8 +217,9 @@ def agents_page() -> str:
              for agent in known],
         ),
         "## Their own counts of tokens\n",
-        "Sums over the runs with real models in which the framework gives a count, beside the gateway's for the same "
-        "runs. A framework whose ratio is not 1 counts with another model's tokenizer, or leaves something out.\n",
+        "Sums over the runs with real models in which both counts are known, the framework's beside the gateway's. "
+        "Where a ratio is not 1 the framework counts with another tokenizer or leaves something out, such as calls "
+        "that were cut off.\n",
         table(
             ["agent", "runs", "its own in", "gateway in", "ratio", "its own out", "gateway out", "ratio"],
             [[agent.name, *_compared(records[agent.name])] for agent in known],
@@ -248,15 +250,15 @@ def _megabytes(size: int | None) -> str:
 def _dated(agent: Agent, records: Mapping[str, Record]) -> str:
     if agent.name not in records:
         return "no record of this version"
-    return f"[{records[agent.name].recorded_on}](../agents/{agent.name}/CONFORMANCE.md)"
+    return f"[{records[agent.name].scenarios_on}](../agents/{agent.name}/CONFORMANCE.md)"
 
 
 def _behaved(record: Record, scenario: str) -> str:
     said = []
     for row in record.scenarios:
         if row.scenario == scenario:
-            word = f" ({row.says})" if row.says and row.says.casefold() != row.ended_by else ""
-            said.append(f"{row.protocol}: `{row.ended_by}`{word[:80]}, {row.calls} calls")
+            word = f" ({row.says[:80]})" if row.says and row.says.casefold() != row.ended_by else ""
+            said.append(f"{row.protocol}: `{row.ended_by}`{word}, {row.calls} calls")
     return "<br>".join(said) or "–"
 
 
@@ -279,13 +281,14 @@ def _first(record: Record) -> str:
 
 
 def _compared(record: Record) -> list[str]:
-    rows = [row for row in record.models if row.own_input_tokens is not None and row.input_tokens is not None]
+    names = ("own_input_tokens", "input_tokens", "own_output_tokens", "output_tokens")
+    rows = [row for row in record.models if all(getattr(row, name) is not None for name in names)]
     if not rows:
         return ["0", *["–"] * 6]
     cells = [str(len(rows))]
     for own, ours in (("own_input_tokens", "input_tokens"), ("own_output_tokens", "output_tokens")):
-        theirs = sum(getattr(row, own) or 0 for row in rows)
-        gateway = sum(getattr(row, ours) or 0 for row in rows)
+        theirs = sum(getattr(row, own) for row in rows)
+        gateway = sum(getattr(row, ours) for row in rows)
         cells += [f"{theirs:,}", f"{gateway:,}", f"{theirs / gateway:.2f}" if gateway else "undefined"]
     return cells
 

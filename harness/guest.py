@@ -12,6 +12,7 @@ from docker.types import Mount
 
 from harness import paths
 from harness.images.bundle import Bundle
+from harness.manifests import NOT_THE_AGENT
 from harness.plan import Plan, PlannedRun
 from harness.sandbox.container import Container, Running, SandboxError, tar_of
 from harness.suites.base import TarEntry
@@ -52,14 +53,14 @@ class Visit:
             OUT: None,
             f"{HOME}/task.json": json.dumps(self._task_json(), indent=2).encode(),
             f"{HOME}/instruction.md": task.instruction.encode(),
+            AGENT: self.planned.agent.folder,
         }
-        entries |= {f"{AGENT}/{path.name}": path for path in self.planned.agent.files}
         if self.key is not None:
             entries[f"{HOME}/forward.py"] = paths.PACKAGE / "sandbox" / "forward.py"
         if self.planned.agent.is_oracle:
             entries |= task.solution_files(f"{HOME}/solution")
             entries |= task.solution_files("/solution")  # where Harbor's own solutions expect themselves
-        return tar_of(entries)
+        return tar_of(entries, without=[f"{AGENT}/{name}" for name in NOT_THE_AGENT])
 
     def mounts(self, socket_dir: str | None) -> list[Mount]:
         """The framework and the gateway's socket, both read-only."""
@@ -177,8 +178,18 @@ def claim(content: bytes) -> Claim:
         message, details = said.get("message"), said.get("details")
         return Claim(
             status,
-            str(message)[:MESSAGE_CHARACTERS] if message is not None else None,
-            text if details is not None and len(text := json.dumps(details)) <= DETAILS_CHARACTERS else None,
+            _storable(message)[:MESSAGE_CHARACTERS] if message is not None else None,
+            text if details is not None and len(text := _json(details)) <= DETAILS_CHARACTERS else None,
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return Claim("unreadable")
+
+
+def _storable(message: object) -> str:
+    """Half a surrogate pair can't be stored; models and cut outputs make them."""
+    return str(message).encode("utf-8", "replace").decode()
+
+
+def _json(details: object) -> str:
+    """Raises ValueError for numbers that JSON does not have."""
+    return json.dumps(details, allow_nan=False)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path, PurePosixPath
@@ -56,7 +56,7 @@ FileName = Annotated[str, AfterValidator(_file_name)]
 
 def _git_address(text: str) -> str:
     # A dash in front would be an option to git.
-    if not re.fullmatch(r"\w[^\s]*", text):
+    if not re.fullmatch(r"\w[^\s\x00-\x1f\x7f]{0,500}", text):
         raise ValueError
     return text
 
@@ -162,16 +162,15 @@ class Agent:
     def name(self) -> str:
         return self.manifest.name
 
+    def named_in(self, names: Collection[str]) -> bool:
+        """Whether the user asked for this very agent, and not only for "all"."""
+        return self.origin == "path" or self.name in names
+
     @property
     def is_oracle(self) -> bool:
         """Whether it is given the solution: by being the folder that ships with the harness, never by what a
         manifest says."""
         return self.folder == (paths.builtin("agents") / "oracle").resolve()
-
-    @property
-    def files(self) -> list[Path]:
-        """Files and folders that are the agent."""
-        return sorted(path for path in self.folder.iterdir() if path.name not in NOT_THE_AGENT)
 
     @property
     def lock(self) -> Path | None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from harness.agent_record import first_request_tokens
 from harness.engines.base import Engine, ModelInfo
 from harness.errors import UserError
-from harness.manifests import Agent, Unusable
+from harness.manifests import NOT_THE_AGENT, Agent, Unusable
 from harness.spec import DEFAULT_NUM_CTX, Spec
 from harness.suites import Suite, Task
 from harness.suites.harbor import folder_hash
@@ -73,7 +73,7 @@ class Plan:
         return {
             "agents": {
                 a.name: {"version": a.manifest.version, "group": a.manifest.group,
-                         "hash": folder_hash(a.folder, a.files),
+                         "hash": folder_hash(a.folder, NOT_THE_AGENT),
                          "commit": a.manifest.source.commit if a.manifest.source else None,
                          "overrides": dict(a.manifest.overrides)}
                 for a in self.agents
@@ -132,10 +132,10 @@ def protocol_of(agent: Agent, model: Model, spec: Spec) -> Protocol:
     return "tools" if "tools" in common else "text"
 
 
-def too_small(agent: Agent, model: Model, protocol: Protocol) -> str | None:
+def too_small(agent: Agent, model: Model, protocol: Protocol, suite: str) -> str | None:
     """Why a window can't hold an agent's first request, by the agent's conformance record; None: it can, or no record
     says otherwise."""
-    needed = first_request_tokens(agent, model.info.name, protocol)
+    needed = first_request_tokens(agent, model.info.name, protocol, suite)
     if needed is None or needed < model.num_ctx:
         return None
     return (
@@ -145,9 +145,18 @@ def too_small(agent: Agent, model: Model, protocol: Protocol) -> str | None:
 
 
 def make_plan(
-    spec: Spec, suite: Suite, agents: list[Agent], unusable: list[Unusable], models: Mapping[str, Model]
+    spec: Spec,
+    suite: Suite,
+    agents: list[Agent],
+    unusable: list[Unusable],
+    models: Mapping[str, Model],
+    pairs: Collection[tuple[str, str]] | None = None,
 ) -> Plan:
-    """Order the runs: model by model, shuffled within (by the sweep's seed), agents without a model first."""
+    """Order the runs: model by model, shuffled within (by the sweep's seed), agents without a model first.
+
+    `pairs` are the agents and models (as engine/name) of a stored sweep: they are taken as they were decided then.
+    Raises UserError for what can't be run.
+    """
     if not agents:
         reasons = "; ".join(f"{u.name}: {u.reason}" for u in unusable) or "none is installed"
         raise UserError(f"no agent can be used ({reasons})")
@@ -168,11 +177,15 @@ def make_plan(
         spoken = {agent.name: protocol_of(agent, model, spec) for agent in callers}
         fitting = []
         for agent in callers:
-            if (reason := too_small(agent, model, spoken[agent.name])) is None:
-                fitting.append(agent)
-            elif agent.name in spec.agents or agent.origin == "path":
-                raise UserError(reason)
+            if pairs is not None:
+                reason = None if (agent.name, f"{model.info.engine}/{model.info.name}") in pairs else ""
             else:
+                reason = too_small(agent, model, spoken[agent.name], suite.name)
+            if reason is None:
+                fitting.append(agent)
+            elif reason and agent.named_in(spec.agents):
+                raise UserError(reason)
+            elif reason:
                 refused.append(Unusable(f"{agent.name} × {model.label}", agent.origin, reason))
         blocks.append(
             [
@@ -194,6 +207,14 @@ def make_plan(
     temperature = spec.temperature if spec.temperature is not None else (0.7 if spread else 0.0)
     top_p = spec.top_p if spec.top_p is not None or spec.temperature is not None else (0.95 if spread else None)
     if not runs:
-        raise UserError("; ".join(each.reason for each in refused))
-    left_out = (*unusable, *refused)
-    return Plan(spec, suite, tuple(agents), tuple(models.values()), left_out, tuple(runs), temperature, top_p)
+        raise UserError("nothing is left to run: " + "; ".join(each.reason for each in (*unusable, *refused)))
+    return Plan(
+        spec,
+        suite,
+        tuple(agent for agent in agents if any(run.agent is agent for run in runs)),
+        tuple(model for model in models.values() if any(run.model is model for run in runs)),
+        (*unusable, *refused),
+        tuple(runs),
+        temperature,
+        top_p,
+    )

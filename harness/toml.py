@@ -1,10 +1,11 @@
-"""TOML files that are checked as they are read."""
+"""TOML files that are checked as they are read, and values as TOML writes them."""
 
 from __future__ import annotations
 
+import json
 import tomllib
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -26,3 +27,13 @@ def read_toml(path: Path, shape: TypeAdapter[T]) -> T:
         problem = error.errors()[0]
         field = ".".join(str(part) for part in problem["loc"])
         raise UserError(f"{path}: {field}: expected {expected(problem)}, found {problem['input']!r}") from error
+
+
+def toml_value(value: Any) -> str:
+    """A value as TOML writes it on one line. JSON's strings are TOML's but for two things: pairs of surrogates, which
+    JSON would write for what lies beyond the first 65,536 characters, and DEL."""
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{toml_value(name)} = {toml_value(inner)}" for name, inner in value.items()) + " }"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(toml_value, value)) + "]"
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from harness import agent_record
-from harness.agent_record import ModelRow, first_request_tokens, page, read
+from harness.agent_record import ModelRow, first_request_tokens, read
+from harness.conformance.page import page
+from harness.conformance.record import write_scenarios
 from harness.engines.base import ModelInfo
 from harness.errors import UserError
 from harness.manifests import Agent, find_agents, load_agent
@@ -26,21 +27,24 @@ def agent_in(folder: Path, version: str = "1") -> Agent:
     return load_agent(folder)
 
 
+ROW = {
+    "engine": "llamacpp", "engine_version": "1", "model": "small:1b", "num_ctx": 8192, "protocol": "text",
+    "suite": "smoke", "task": "a", "image_source": "dockerfile", "ended_by": "gave_up", "counts": True,
+    "says": "STUCK | so", "verdict": "empty_patch", "calls": 3, "input_tokens": 900, "output_tokens": 60,
+    "own_input_tokens": 900, "own_output_tokens": None, "agent_s": 4.0, "first_request_tokens": 300,
+}  # fmt: skip
+
+
 def row(**fields: Any) -> ModelRow:
-    return ModelRow(
-        **{
-            "engine": "llamacpp", "engine_version": "1", "model": "small:1b", "num_ctx": 8192, "protocol": "text",
-            "suite": "smoke", "task": "a", "image_source": "dockerfile", "ended_by": "gave_up", "says": "STUCK | so",
-            "verdict": "empty_patch", "calls": 3, "input_tokens": 900, "output_tokens": 60, "own_input_tokens": 900,
-            "own_output_tokens": None, "agent_s": 4.0, "first_request_tokens": 300, **fields,
-        }
-    )  # fmt: skip
+    return ModelRow.model_validate(ROW | fields)
 
 
 def recorded(folder: Path, *rows: ModelRow) -> Agent:
     agent = agent_in(folder)
-    agent_record.write(agent, None, [], [], "a machine", 700)
-    agent_record.write_models(agent, rows)
+    write_scenarios(agent, None, [], [], {"cpu": "a processor", "cores": 2})
+    record = read(agent)
+    assert record is not None
+    (folder / "conformance.json").write_text(record.model_copy(update={"models": rows}).model_dump_json())
     return agent
 
 
@@ -52,30 +56,43 @@ def test_a_record_is_of_one_pin_and_of_no_other(tmp_path: Path) -> None:
     assert read(agent_in(tmp_path, version="2")) is None
     (tmp_path / "requirements.lock").write_text("six==1.17.0 --hash=sha256:00\n")
     assert read(agent_in(tmp_path)) is None
+    (tmp_path / "requirements.lock").unlink()
+    assert read(agent_in(tmp_path)) is not None
+    (tmp_path / "run.py").write_text("print('another adapter')\n")
+    assert read(agent_in(tmp_path)) is None
 
 
-def test_runs_with_models_stay_when_the_scenarios_are_tried_again_and_need_some(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"tried 1 has no record yet: `harness agents check tried --record`"):
-        agent_record.write_models(agent_in(tmp_path), [row()])
+def test_runs_with_models_stay_when_the_scenarios_are_tried_again(tmp_path: Path) -> None:
     agent = recorded(tmp_path, row())
-    agent_record.write(agent, None, [], [], "another machine", 700)
+    write_scenarios(agent, None, [], [], {"cpu": "another", "cores": 4})
     again = read(agent)
     assert again is not None
-    assert (again.machine, again.models) == ("another machine", (row(),))
+    assert (again.machine, again.models) == ("another, 4 cores", (row(),))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "CONFORMANCE.md", "agent.toml", "conformance.json", "run.py"
+    ]  # fmt: skip
 
 
-def test_a_file_that_is_no_record_is_named(tmp_path: Path) -> None:
+def test_a_file_that_is_no_record_is_named_and_keeps_no_plan_from_being_made(tmp_path: Path) -> None:
     agent = agent_in(tmp_path)
     (tmp_path / "conformance.json").write_text("{}")
     with pytest.raises(UserError, match=r"conformance.json is no record of `harness agents check --record`"):
         read(agent)
+    assert first_request_tokens(agent, "small:1b", "text", "smoke") is None
 
 
-def test_the_page_has_every_run_and_its_means(tmp_path: Path) -> None:
-    agent = recorded(tmp_path, row(), row(task="b", verdict="resolved", calls=5, input_tokens=None))
+def test_the_page_averages_only_what_counts_and_says_over_how_many(tmp_path: Path) -> None:
+    spoilt = row(task="c", ended_by="model_error", counts=False, calls=90)
+    agent = recorded(tmp_path, row(), row(task="b", verdict="resolved", calls=5, input_tokens=None), spoilt)
     text = page(read(agent) or pytest.fail("no record"))
-    assert "2 runs, 1 resolved; means: 4.0 calls, 900.0 tokens in" in text
-    assert "| b | text | 8192 | gave_up | STUCK \\| so | resolved | 5 | – | 60 | 4.0 | 300 |" in text
+    assert "3 runs, 2 of them valid, 1 resolved." in text
+    assert "4.0 (n = 2) calls, 900.0 (n = 1) tokens in" in text
+    assert "| b | dockerfile | gave_up | STUCK \\| so | resolved | 5 | – | 60 | 4.0 | 300 |" in text
+
+
+def test_what_is_not_alike_is_not_averaged(tmp_path: Path) -> None:
+    agent = recorded(tmp_path, row(), row(protocol="tools"), row(num_ctx=4096), row(suite="other"))
+    assert page(read(agent) or pytest.fail("no record")).count("1 runs, 1 of them valid") == 4
 
 
 class Nothing:
@@ -90,14 +107,18 @@ def model(name: str, num_ctx: int) -> Model:
 
 def test_a_window_that_the_first_request_does_not_fit_is_refused_with_both_numbers(tmp_path: Path) -> None:
     agent = recorded(
-        tmp_path, row(first_request_tokens=8479), row(model="other", first_request_tokens=8099), row(protocol="tools")
+        tmp_path,
+        row(first_request_tokens=8479),
+        row(suite="big-issues", first_request_tokens=9999),
+        row(model="other", first_request_tokens=8099),
+        row(protocol="tools"),
     )
-    assert first_request_tokens(agent, "small:1b", "text") == 8479
-    assert first_request_tokens(agent, "unheard-of", "text") == 8099  # no tokenizer on record made less of it
-    assert first_request_tokens(agent, "small:1b", "tools") == 300
-    assert too_small(agent, model("small:1b", 16384), "text") is None
-    assert too_small(agent, model("other", 8192), "text") is None
-    said = too_small(agent, model("small:1b", 8192), "text")
+    assert first_request_tokens(agent, "small:1b", "text", "big-issues") == 8479
+    assert first_request_tokens(agent, "small:1b", "tools", "smoke") == 300
+    assert first_request_tokens(agent, "unheard-of", "text", "smoke") is None  # another model, another tokenizer
+    assert too_small(agent, model("small:1b", 16384), "text", "smoke") is None
+    assert too_small(agent, model("other", 8192), "text", "smoke") is None
+    said = too_small(agent, model("small:1b", 8192), "text", "smoke")
     assert said is not None
     assert "8,479 tokens on record, the window has 8,192" in said
 
@@ -111,6 +132,9 @@ def test_a_pair_that_cannot_be_is_an_error_where_it_is_named_and_left_out_of_all
     found_by_name = Agent(agent.manifest, agent.folder, "built in")
     plan = make_plan(Spec(agents=["all"]), suite, [found_by_name, other], [], models)
     assert [run.agent.folder for run in plan.runs] == [other.folder]
+    assert plan.agents == (other,)  # no bundle is built for what does not run
+    as_decided = make_plan(Spec(agents=["all"]), suite, [found_by_name], [], models, {("tried", "llamacpp/small:1b")})
+    assert [run.agent for run in as_decided.runs] == [found_by_name]
     assert [each.name for each in plan.unusable] == ["tried × llamacpp/small:1b"]
     with pytest.raises(UserError, match="9,000"):
         make_plan(Spec(agents=["all"]), suite, [found_by_name], [], models)

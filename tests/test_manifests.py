@@ -11,7 +11,8 @@ import pytest
 
 from harness import paths
 from harness.errors import UserError
-from harness.manifests import Agent, find_agents, load_agent, select_agents
+from harness.manifests import NOT_THE_AGENT, Agent, find_agents, load_agent, select_agents
+from harness.suites.harbor import folder_hash
 
 MINIMAL = {"name": '"mine"', "group": '"example"', "summary": '"for a test"', "version": '"1"'}
 LOCKED = "six==1.17.0 \\\n    --hash=sha256:" + "0" * 64 + "\n"
@@ -124,11 +125,13 @@ def test_a_runner_that_cannot_be_executed_is_named(tmp_path: Path) -> None:
 
 def test_what_lies_in_the_folder_about_an_agent_is_no_part_of_it(tmp_path: Path) -> None:
     folder = write(tmp_path / "a")
-    before = load_agent(folder).files
+    before = folder_hash(folder, NOT_THE_AGENT)
     (folder / "plays").mkdir()
     for name in ("plays/text.toml", "conformance.json", "CONFORMANCE.md"):
         (folder / name).touch()
-    assert load_agent(folder).files == before == [folder / "agent.toml", folder / "run.py"]
+    assert folder_hash(folder, NOT_THE_AGENT) == before
+    (folder / "notes.md").touch()
+    assert folder_hash(folder, NOT_THE_AGENT) != before
 
 
 SOURCE = """

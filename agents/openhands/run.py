@@ -71,7 +71,7 @@ def ending(conversation: LocalConversation) -> dict[str, object]:
     events = conversation.state.events
     word = conversation.state.execution_status.name
     if word == "ERROR":
-        word = next(event.code for event in reversed(events) if isinstance(event, ConversationErrorEvent))
+        word = next((event.code for event in reversed(events) if isinstance(event, ConversationErrorEvent)), word)
     last = next((event.action for event in reversed(events) if isinstance(event, ActionEvent)), None)
     if word == "FINISHED" and not isinstance(last, FinishAction):
         return {"status": "gave_up", "message": "FINISHED by talking instead of acting"}

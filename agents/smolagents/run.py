@@ -19,7 +19,7 @@ def shell(command: str) -> str:
     # A flood of output goes through tail, not through this process; timeout ends what is left in the background too.
     line = ["timeout", "-k", "5", "60", "sh", "-c", 'sh -c "$0" 2>&1 | tail -c 8000', command]
     done = subprocess.run(line, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
-    if done.returncode:
+    if done.returncode in (124, 137):  # timeout's own, and what a second signal makes of it
         return "It was ended after 60 seconds."
     return done.stdout.decode(errors="replace") or "It printed nothing."
 
@@ -54,9 +54,9 @@ def main() -> None:
         "input_tokens": tokens.input_tokens,
         "output_tokens": tokens.output_tokens,
     }
+    Path(task["result_file"]).write_text(json.dumps(result), encoding="utf-8")
     trajectory = json.dumps(agent.memory.get_succinct_steps(), default=str)
     (Path(task["out_dir"]) / "trajectory.json").write_text(trajectory, encoding="utf-8")
-    Path(task["result_file"]).write_text(json.dumps(result), encoding="utf-8")
 
 
 if __name__ == "__main__":

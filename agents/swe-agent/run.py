@@ -28,6 +28,7 @@ STATUSES = {
     "submitted": "submitted",
     "exit_format": "format_failure",
     "exit_total_execution_time": "limit",
+    "exit_api": "error",
     "exit_error": "error",
     "exit_environment_error": "error",
     "no exit status": "error",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,10 +10,10 @@ from harness.cli.options import Json, names, print_json
 from harness.errors import UserError, nearest
 
 if TYPE_CHECKING:
+    import docker
+
     from harness.conformance.check import NotTried, Tried
     from harness.manifests import Agent
-
-SHOWN = 20  # lines of what a runner printed
 
 
 def check(
@@ -27,10 +26,9 @@ def check(
 ) -> None:
     """Read the manifest, build the bundle, make a run for each way it can go, and say what to mend."""
     from harness.conformance.check import to_try, try_agent
-    from harness.manifests import load_agent, select_agents
     from harness.sandbox.daemon import connect
 
-    chosen = load_agent(Path(agent)) if "/" in agent or agent in (".", "..") else select_agents([agent])[0][0]
+    chosen = one_agent(agent)
     wanted = names(only, "--only")
     if record and wanted:
         raise UserError("--record is of all scenarios: leave --only out")
@@ -38,6 +36,10 @@ def check(
     if unknown := set(wanted) - {scenario.name for scenario, _, _ in fitting}:
         name, known = min(unknown), [scenario.name for scenario, _, _ in fitting]
         raise UserError(f"--only: agent {chosen.name} has no scenario {name}: {nearest(name, known)}")
+    if record:
+        from harness.conformance.record import check_writable
+
+        check_writable(chosen)
     client = connect()
     fitting = [item for item in fitting if not wanted or item[0].name in wanted]
     tried: list[Tried] = []
@@ -50,24 +52,27 @@ def check(
     else:
         _finish(chosen, tried, missing)
     if record:
-        _record(chosen, tried, missing)
+        _record(client, chosen, tried, missing)
     if any(each.problems for each in tried):
         raise typer.Exit(1)
 
 
-def _record(agent: Agent, tried: list[Tried], missing: list[NotTried]) -> None:
-    from harness import agent_record, machine
-    from harness.conformance.scenarios import smoke_task
-    from harness.images import bundle
-    from harness.sandbox.daemon import connect
+def one_agent(name: str) -> Agent:
+    """The one agent of a name or a path. Raises UserError."""
+    from harness.manifests import select_agents
 
-    client = connect()
+    if name == "all":
+        raise UserError("one agent at a time: name it, as `harness agents list` shows it")
+    return select_agents([name])[0][0]
+
+
+def _record(client: docker.DockerClient, agent: Agent, tried: list[Tried], missing: list[NotTried]) -> None:
+    from harness import machine
+    from harness.conformance.record import write_scenarios
+    from harness.images import bundle
+
     facts = machine.facts(str(client.version()["Version"]))
-    where = f"{facts['cpu']}, {facts['cores']} cores" if "cpu" in facts and "cores" in facts else "one machine"
-    files = agent_record.write(
-        agent, bundle.find(client, agent), tried, missing, where, len(smoke_task().instruction.encode())
-    )
-    for file in files:
+    for file in write_scenarios(agent, bundle.find(client, agent), tried, missing, facts):
         typer.echo(f"written: {file}", err=True)
 
 
@@ -83,11 +88,13 @@ def _print(tried: Tried) -> None:
 def _finish(agent: Agent, tried: list[Tried], missing: list[NotTried]) -> None:
     bad = [each for each in tried if each.problems]
     if bad and bad[0].output:
-        print(f"the end of what it printed in {bad[0].scenario.name}:", *bad[0].output[-SHOWN:], sep="\n  ")
+        print(f"the end of what it printed in {bad[0].scenario.name}:", *bad[0].output, sep="\n  ")
     for reason, count in _reasons(missing).items():
-        print(f"{count} scenarios were not tried: {reason}; agents/README.md says what goes into it")
+        print(f"not tried: {count} scenarios, for {reason}; agents/README.md says what goes into it")
     if bad:
         print(f"{len(bad)} of {len(tried)} scenarios are to be mended")
+    elif missing:
+        print(f"{len(tried)} of {len(tried)} scenarios are as they should be; whether it can succeed was not tried")
     else:
         print(f"{len(tried)} of {len(tried)} scenarios are as they should be: {agent.name} can be used")
 
@@ -106,5 +113,5 @@ def _row(tried: Tried) -> dict[str, Any]:
         "protocol": tried.protocol,
         **{name: tried.row[name] for name in kept},
         "problems": tried.problems,
-        "output": tried.output[-SHOWN:] if tried.problems else [],
+        "output": tried.output if tried.problems else [],
     }

@@ -19,14 +19,22 @@ def new(
     import shutil
 
     from harness import paths
-    from harness.manifests import MANIFEST, check_name
+    from harness.manifests import MANIFEST, check_name, find_agents
 
     check_name(name)
+    for agent in find_agents()[0]:
+        if agent.name == name:
+            raise UserError(f"there is an agent {name} already ({agent.origin}): choose another name")
     folder = Path(name)
-    if folder.exists():
-        raise UserError(f"{folder.absolute()} exists already: choose another name, or remove it")
     try:
-        shutil.copytree(paths.PACKAGE / TEMPLATE, folder, ignore=shutil.ignore_patterns("__pycache__"))
+        folder.mkdir()
+    except FileExistsError:
+        raise UserError(f"{folder.absolute()} exists already: choose another name, or remove it") from None
+    except OSError as error:
+        raise MachineError(f"{folder.absolute()} can't be made: {error.strerror}") from error
+    try:
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(paths.PACKAGE / TEMPLATE, folder, ignore=ignored, dirs_exist_ok=True)
         manifest = folder / MANIFEST
         manifest.write_text(manifest.read_text(encoding="utf-8").replace("{name}", name), encoding="utf-8")
     except OSError as error:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from harness.cli.agents_check import one_agent
 from harness.cli.options import Db, RunsDir, names, places
 
 
@@ -16,16 +17,15 @@ def record(
     db: Db = None,
     runs_dir: RunsDir = None,
 ) -> None:
-    """Put an agent's runs of stored sweeps into the record that `agents check --record` wrote."""
-    from harness.agent_record import model_rows, write_models
-    from harness.manifests import select_agents
+    """Put an agent's runs of stored sweeps into its record, in the place of those that it has."""
+    from harness.conformance.record import check_writable, write_models
     from harness.store.db import read_store
     from harness.store.records import find_sweep
 
-    [chosen], _ = select_agents([agent])
+    chosen = one_agent(agent)
+    check_writable(chosen)
     database, _ = places(db, runs_dir)
     with contextlib.closing(read_store(database)) as store:
         ids = [find_sweep(store, sweep)["sweep_id"] for sweep in names(sweeps, "SWEEPS")]
-        models = model_rows(store, chosen, ids)
-    for file in write_models(chosen, models):
-        typer.echo(f"written: {file}", err=True)
+        for file in write_models(chosen, store, ids):
+            typer.echo(f"written: {file}", err=True)

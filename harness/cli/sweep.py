@@ -174,11 +174,15 @@ def _plan(wanted: Spec, pull: bool, stored: dict[str, Any] | None = None) -> Pla
     else:
         suite = gradable_here(choose(whole, wanted.only, wanted.limit), wanted.only)
     chosen, unusable = select_agents(wanted.agents)
-    if stored and json.loads(stored["spec"]).get("agents") == wanted.agents:
-        had_agents = json.loads(stored["resolved"])["agents"]
-        chosen = [agent for agent in chosen if agent.name in had_agents]
-    chosen, unreachable = leave_out_unreachable(chosen, wanted.agents)
-    return make_plan(wanted, suite, chosen, [*unusable, *unreachable], _models(wanted, chosen, pull))
+    pairs = None
+    named = wanted.agents
+    if stored and all(json.loads(stored["spec"]).get(name) == getattr(wanted, name) for name in ("agents", "models")):
+        had_runs = json.loads(stored["resolved"])["runs"]
+        pairs = {(agent, model) for agent, model, *_ in had_runs}
+        named = sorted({agent for agent, _ in pairs})
+        chosen = [agent for agent in chosen if agent.name in named]
+    chosen, unreachable = leave_out_unreachable(chosen, named)
+    return make_plan(wanted, suite, chosen, [*unusable, *unreachable], _models(wanted, chosen, pull), pairs)
 
 
 def _models(wanted: Spec, agents: list[Agent], pull: bool) -> dict[str, Model]:
@@ -246,6 +250,11 @@ def _print_unusable(unusable: tuple[Unusable, ...], quiet: bool) -> None:
         )
 
 
+def _left_out(plan: Plan) -> dict[str, str]:
+    """The agents, and pairs of agent and model, that "all" had to leave out, each with the reason."""
+    return {each.name: each.reason for each in plan.unusable}
+
+
 def print_left_out(plan: Plan) -> None:
     """What of the suite can't be graded here: a reader must not take its n for the suite's."""
     if plan.suite.left_out:
@@ -257,7 +266,7 @@ def print_left_out(plan: Plan) -> None:
 
 def _print_plan(plan: Plan, as_json: bool) -> None:
     if as_json:
-        print_json({"spec": plan.spec.model_dump(), "resolved": plan.resolved()})
+        print_json({"spec": plan.spec.model_dump(), "resolved": plan.resolved(), "left_out": _left_out(plan)})
         return
     _print_unusable(plan.unusable, False)
     print_left_out(plan)
@@ -287,7 +296,15 @@ def _finish(result: Result, plan: Plan, database: Path, folder: Path, as_json: b
     page = write_summary(database, folder, result.sweep_id)
     missing = len(plan.runs) - len(result.rows)
     if as_json:
-        print_json({"sweep_id": result.sweep_id, "missing": missing, "stopped": result.stopped, "runs": result.rows})
+        print_json(
+            {
+                "sweep_id": result.sweep_id,
+                "missing": missing,
+                "stopped": result.stopped,
+                "left_out": _left_out(plan),
+                "runs": result.rows,
+            }
+        )
     else:
         print_cells(database, result.sweep_id)
         where = "" if database == folder / "harness.db" else f" --db {database}"

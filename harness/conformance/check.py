@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import threading
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -13,7 +14,7 @@ from typing import Any
 
 import docker
 
-from harness import machine
+from harness import machine, paths
 from harness.conformance import speech as speeches
 from harness.conformance.scenarios import RUNS, SCENARIOS, TASK, Scenario, capabilities_of
 from harness.conformance.speech import Speech
@@ -23,6 +24,7 @@ from harness.gateway.server import Gateway
 from harness.images import bundle
 from harness.images.bases import Say
 from harness.images.locate import prepare_all
+from harness.images.prepare import IN_USE
 from harness.manifests import Agent
 from harness.meter.energy import EnergyMeter
 from harness.plan import Plan, Protocol, make_plan, resolve_model
@@ -31,6 +33,8 @@ from harness.spec import Spec
 from harness.store.artefacts import read_lines
 from harness.suites import Suite, choose, load_suite
 from harness.sweep import run_row
+
+OUTPUT_LINES = 20
 
 
 @dataclass
@@ -42,7 +46,7 @@ class Tried:
     row: dict[str, Any] = field(default_factory=dict)  # as in the table `runs`
     calls: list[CallRecord] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
-    output: list[str] = field(default_factory=list)  # the end of what the runner printed
+    output: list[str] = field(default_factory=list)  # the last lines that the runner printed
 
 
 @dataclass(frozen=True)
@@ -73,9 +77,9 @@ def to_try(agent: Agent) -> tuple[list[Chosen], list[NotTried]]:
             wanted = spoken[:1]
         for protocol in wanted:
             speech = known[protocol]
-            if speech is None:
+            if speech is None and scenario.speaks:
                 missing.append(NotTried(scenario, protocol, f"there is no plays/{protocol}.toml"))
-            elif scenario.needs_commands and not speech.takes_commands:
+            elif scenario.needs_commands and speech and not speech.takes_commands:
                 continue  # its model can't have a command run, so there is nothing to try
             else:
                 fitting.append((scenario, protocol, speech))
@@ -92,7 +96,8 @@ def try_agent(
     suite = choose(load_suite("smoke"), [TASK], None)
     with contextlib.ExitStack() as clean_up, tempfile.TemporaryDirectory(prefix="harness-check-") as folder:
         runs_dir = Path(folder)
-        prepared = prepare_all(client, suite, runs_dir / "logs", say)
+        clean_up.enter_context(paths.lock(IN_USE, shared=True))
+        prepared = prepare_all(client, suite, paths.cache() / "logs", say)
         made = bundle.ensure(client, agent, say)
         engine = Scripted()
         clean_up.callback(engine.close)
@@ -103,10 +108,11 @@ def try_agent(
         facts = machine.facts(str(client.version()["Version"]))
         for number, (scenario, protocol, speech) in enumerate(chosen):
             play = runs_dir / f"{number:02d}-{scenario.name}-{protocol}.toml"
-            if speech is not None:
+            if protocol is not None:
                 speeches.write(
                     play, list(scenario.answers(speech)), repeat=scenario.repeat,
-                    capabilities=capabilities_of(scenario, protocol), context_tokens=speech.play.context_tokens,
+                    capabilities=capabilities_of(scenario, protocol),
+                    context_tokens=speech.play.context_tokens if speech else None,
                 )  # fmt: skip
             plan = _plan(agent, scenario, protocol, engine, play, suite)
             bench = Bench(
@@ -134,7 +140,7 @@ def _try(bench: Bench, scenario: Scenario, protocol: Protocol | None, run_id: st
     tried = Tried(scenario, protocol, run_row(bench, planned, run_id, 1, machine_id, finished))
     folder = bench.runs_dir / bench.sweep_id / run_id
     with contextlib.suppress(FileNotFoundError):
-        tried.output = [line.rstrip() for line in read_lines(folder, "agent.log.gz")]
+        tried.output = [line.rstrip() for line in deque(read_lines(folder, "agent.log.gz"), OUTPUT_LINES)]
     tried.calls = finished.calls or []
     tried.problems = problems(scenario, tried.row, finished.patch.decode(errors="replace"), tried.calls)
     return tried
@@ -150,6 +156,9 @@ def problems(scenario: Scenario, row: dict[str, Any], patch: str, calls: Sequenc
         found.append(f"the verdict is {row['verdict']} ({row['verdict_detail'] or 'its tests failed'})")
     if scenario.patch_has and scenario.patch_has not in patch:
         found.append(f"the work directory's difference has no {scenario.patch_has!r}")
+    by_itself = ended_by in ("submitted", "gave_up", "format_failure", "crashed")
+    if by_itself and row["exit_code"] and scenario.ended_by != ("crashed",):
+        found.append(f"its runner ended with exit code {row['exit_code']}: it ends with 0 when it ends by itself")
     if row["exit_code"] == 0 and row["claimed"] is None:
         found.append("it ended by itself and left no result file: see HARNESS_RESULT_FILE in agents/README.md")
     if row["claimed"] == "unreadable":

@@ -6,7 +6,6 @@ brings them. The format is the one of `harness.engines.scripted_play`.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,15 +14,15 @@ from harness.engines.base import Capability
 from harness.engines.scripted_play import Entry, Play, read_play
 from harness.manifests import Agent
 from harness.plan import Protocol
+from harness.toml import toml_value
 
 COMMAND = "{command}"
 
 
 @dataclass(frozen=True)
 class Speech:
-    """What a model says to one agent in one protocol to do its work and to end it."""
+    """What a model says to one agent, in one protocol, to do its work and to end it."""
 
-    protocol: Protocol
     play: Play
 
     @property
@@ -43,19 +42,19 @@ class Speech:
 def find(agent: Agent, protocol: Protocol) -> Speech | None:
     """None where the agent brings no play. Raises UserError for one that is malformed."""
     file = agent.folder / "plays" / f"{protocol}.toml"
-    return Speech(protocol, read_play(file)) if file.is_file() else None
+    return Speech(read_play(file)) if file.is_file() else None
 
 
 def write(
     path: Path, answers: list[Entry], *, repeat: bool, capabilities: frozenset[Capability], context_tokens: int | None
 ) -> None:
     """Write a play for the scripted engine. With `repeat` its last answer comes for ever."""
-    lines = [f"capabilities = {json.dumps(sorted(capabilities))}"]
+    lines = [f"capabilities = {toml_value(sorted(capabilities))}"]
     lines += ['when_exhausted = "repeat"'] if repeat else []
     lines += [f"context_tokens = {context_tokens}"] if context_tokens else []
     for entry in answers:
         fields = entry.model_dump(mode="json", exclude_defaults=True)
-        lines += ["[[answers]]", *(f"{name} = {_toml(value)}" for name, value in fields.items())]
+        lines += ["[[answers]]", *(f"{name} = {toml_value(value)}" for name, value in fields.items())]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -71,12 +70,3 @@ def _filled(value: Any, command: str) -> Any:
     if isinstance(value, list | tuple):
         return [_filled(inner, command) for inner in value]
     return value
-
-
-def _toml(value: Any) -> str:
-    """A value as TOML writes it on one line; JSON's strings are TOML's too."""
-    if isinstance(value, dict):
-        return "{ " + ", ".join(f"{json.dumps(name)} = {_toml(inner)}" for name, inner in value.items()) + " }"
-    if isinstance(value, list):
-        return "[" + ", ".join(map(_toml, value)) + "]"
-    return json.dumps(value)

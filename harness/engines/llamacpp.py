@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -329,7 +329,7 @@ def _notes(header: gguf.Header, props: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _body(request: ChatRequest) -> dict[str, Any]:
     body: dict[str, Any] = {
-        "messages": list(request.messages),
+        "messages": _with_one_last_word(request.messages),
         "stream": True,
         "stream_options": {"include_usage": True},
         "max_tokens": request.num_predict,
@@ -350,6 +350,19 @@ def _body(request: ChatRequest) -> dict[str, Any]:
     if request.response_format is not None:
         body["response_format"] = dict(request.response_format)
     return body
+
+
+def _with_one_last_word(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """OpenAI's and Ollama's servers take several answers of the model at the end of a conversation, this one takes one
+    at the most: they are put together."""
+    texts: list[str] = []
+    for message in reversed(messages):
+        if message.get("role") != "assistant" or not isinstance(message.get("content"), str):
+            break
+        texts.insert(0, message["content"])
+    if len(texts) < 2:
+        return list(messages)
+    return [*messages[: -len(texts)], {"role": "assistant", "content": "\n\n".join(texts)}]
 
 
 def _refusal(answer: bytes, status: int | None) -> EngineError:

@@ -14,6 +14,7 @@ from harness.errors import MachineError, UserError
 
 GITHUB = "https://github.com/{repo}.git"
 FETCH_LIMIT_S = 1800
+OF_A_REPOSITORY = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR")
 
 # Above the attributes of the tree itself, which could leave files out or write into them.
 ATTRIBUTES = "* -export-ignore -export-subst\n"
@@ -53,15 +54,14 @@ def _fetch_and_archive(repo: str, commit: str, address: str, only: Sequence[str]
     _git(["init", "--quiet", "--bare", "--template=", str(git_dir)], "a repository can't be made in the cache")
     (git_dir / "info").mkdir(exist_ok=True)
     (git_dir / "info" / "attributes").write_text(ATTRIBUTES, encoding="utf-8")
-    at, what = ["-C", str(git_dir)], f"commit {commit[:12]} of {repo} can't be fetched from {address}"
+    at, what = [f"--git-dir={git_dir}"], f"commit {commit[:12]} of {repo} can't be fetched from {address}"
     fetch_quietly = [*at, "fetch", "--quiet", "--no-tags"]
     tree = commit
     if only:
         if Path(address).exists():  # git would name the remote after it, and has no names that begin with a slash
             address = Path(address).absolute().as_uri()
         _git([*fetch_quietly, "--depth=1", "--filter=blob:none", "--end-of-options", address, commit], what)
-        tree = _part(at, commit, only, repo)
-        blobs = _git([*at, "ls-tree", "-r", "--object-only", tree], what).stdout
+        tree, blobs = _part(at, commit, only, repo)
         _git([*fetch_quietly, "--no-filter", "--stdin", "--end-of-options", address], what, blobs)
     elif _git([*at, "cat-file", "-e", f"{commit}^{{commit}}"], None).returncode != 0:
         _git([*fetch_quietly, "--depth=1", "--end-of-options", address, commit], what)
@@ -74,15 +74,31 @@ def _fetch_and_archive(repo: str, commit: str, address: str, only: Sequence[str]
     part.rename(target)
 
 
-def _part(at: list[str], commit: str, only: Sequence[str], repo: str) -> str:
-    """A tree with the named files and folders of a commit. Their contents need not be here yet: git would ask for
-    those of all files, were the commit archived with paths."""
+def _part(at: list[str], commit: str, only: Sequence[str], repo: str) -> tuple[str, str]:
+    """A tree with the named files and folders of a commit, and the ids of the files in it, a line each. Their contents
+    need not be here yet: git would ask for those of all files, were the commit archived with paths.
+
+    Raises UserError for a path that the commit does not have.
+    """
     what = f"commit {commit[:12]} of {repo} can't be read"
-    entries = _git([*at, "ls-tree", "-r", "--full-tree", commit, "--", *only], what).stdout
+    entries = ""
+    for path in only:
+        below = _git([*at, "ls-tree", "-r", "--full-tree", commit, "--", path], what).stdout
+        if not below:
+            raise UserError(f"commit {commit[:12]} of {repo} has no {path}: mend [source] paths in agent.toml")
+        # A submodule is a commit of another repository.
+        entries += "".join(f"{line}\n" for line in below.splitlines() if line.split()[1] == "blob")
+    blobs = "".join(f"{line.split()[2]}\n" for line in entries.splitlines())
     with tempfile.TemporaryDirectory(prefix="harness-index-") as folder:
         index = {"GIT_INDEX_FILE": f"{folder}/index"}
         _git([*at, "update-index", "--index-info"], what, entries, index)
-        return _git([*at, "write-tree", "--missing-ok"], what, None, index).stdout.strip()
+        return _git([*at, "write-tree", "--missing-ok"], what, None, index).stdout.strip(), blobs
+
+
+def git_environment() -> dict[str, str]:
+    """The user's own proxies and credentials, no questions, and nothing of a repository that this was started in."""
+    mine = {name: value for name, value in os.environ.items() if name not in OF_A_REPOSITORY}
+    return {**mine, "GIT_TERMINAL_PROMPT": "0", "GIT_SSH_COMMAND": mine.get("GIT_SSH_COMMAND", "ssh -oBatchMode=yes")}
 
 
 def _git(
@@ -92,7 +108,7 @@ def _git(
     try:
         done = subprocess.run(
             ["git", "-c", "core.hooksPath=/dev/null", *arguments],
-            env={**os.environ, "GIT_TERMINAL_PROMPT": "0", **more},
+            env={**git_environment(), **more},
             input=said or "",
             capture_output=True,
             text=True,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
-from collections.abc import Collection, Sequence
+import sys
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +16,11 @@ import uv
 
 from harness.errors import MachineError, UserError
 from harness.images import bundle, commits
+from harness.images.network import build_environment, host_certificates
 from harness.manifests import Agent, Unusable
 from harness.sandbox.daemon import DockerFault, connect
 
+CAUSE = re.compile(r"(?:fatal|[Cc]ause(?:d by)?): (.+)")  # as git and uv begin it
 REACH_S = 15.0  # for a server that does not say no
 
 
@@ -50,7 +54,7 @@ def leave_out_unreachable(agents: Sequence[Agent], named: Collection[str]) -> tu
     for agent, standing in zip(agents, found, strict=True):
         if standing.unreachable is None:
             usable.append(agent)
-        elif agent.name in named or agent.origin == "path":
+        elif agent.named_in(named):
             raise UserError(f"agent {agent.name} can't be used: {standing.unreachable}; {how_to_provide(agent)}")
         else:
             unusable.append(Unusable(agent.name, agent.origin, f"{standing.unreachable}; {how_to_provide(agent)}"))
@@ -59,40 +63,41 @@ def leave_out_unreachable(agents: Sequence[Agent], named: Collection[str]) -> tu
 
 def how_to_provide(agent: Agent) -> str:
     """What a user can do about an upstream that can't be reached."""
+    build = f"harness agents build {agent.folder if agent.origin == 'path' else agent.name}"
     if agent.manifest.source:
-        return f"give a checkout or a mirror: `harness agents build {agent.name} --from PATH-OR-URL`"
-    return (
-        f"give a package index (UV_DEFAULT_INDEX) or a folder of wheels: `harness agents build {agent.name} "
-        "--wheels FOLDER`"
-    )
+        return f"give a checkout or a mirror: `{build} --from PATH-OR-URL`"
+    return f"give a package index (UV_DEFAULT_INDEX) or a folder of wheels: `{build} --wheels FOLDER`"
 
 
 def _unreachable(agent: Agent) -> str | None:
     """Why what the agent is built from can't be had here, in a phrase; None: it can, or is here."""
     source = agent.manifest.source
     if source and not commits.is_here(source.name, source.commit, source.paths):
-        reason = _answer(
-            ["git", "ls-remote", "--exit-code", source.repository, "HEAD"], {"GIT_TERMINAL_PROMPT": "0"}, "fatal: "
-        )
+        ask = ["git", "ls-remote", "--exit-code", "--end-of-options", source.repository, "HEAD"]
+        reason = _answer(ask, commits.git_environment())
         if reason is not None:
             return f"{source.repository} can't be reached: {reason}"
     if agent.lock and (requirement := _first_requirement(agent.lock)):
-        # uv is asked, since the user's own settings say which index, which proxy and which certificates.
-        reason = _answer(
-            [uv.find_uv_bin(), "pip", "compile", "--no-deps", "--no-header", "--no-cache", "--color=never", "-"],
-            {"UV_HTTP_RETRIES": "0"}, "Caused by: ", requirement,
-        )  # fmt: skip
+        # Asked as it is built: with the same settings, for the same Python.
+        certificates = host_certificates()
+        environment = {**os.environ, **build_environment(str(certificates) if certificates else None)}
+        python = bundle.choose_python(agent.manifest.python)
+        ask = [
+            uv.find_uv_bin(), "pip", "compile", "--no-deps", "--no-header", "--no-cache", "--no-config",
+            "--color=never", "--python", sys.executable, "--python-version", python[0], "-",
+        ]  # fmt: skip
+        reason = _answer(ask, environment | {"UV_HTTP_RETRIES": "0"}, requirement)
         if reason is not None:
-            return f"the package index has no {requirement} for this machine: {reason}"
+            return f"the first of its packages, {requirement}, can't be had: {reason}"
     return None
 
 
-def _answer(command: list[str], more: dict[str, str], reason_after: str, said: str = "") -> str | None:
-    """Run a command that asks a server; returns why it failed, the last line with `reason_after`, or None."""
+def _answer(command: list[str], environment: Mapping[str, str], said: str = "") -> str | None:
+    """Run a command that asks a server; returns why it failed, the last cause that it names, or None."""
     try:
         done = subprocess.run(
-            command, env={**os.environ, **more}, input=said, capture_output=True, text=True, errors="replace",
-            check=False, timeout=REACH_S,
+            command, env=environment, input=said, capture_output=True, text=True, errors="replace", check=False,
+            timeout=REACH_S, cwd="/",  # a folder's own settings are not those that it is built with
         )  # fmt: skip
     except FileNotFoundError:
         return f"{command[0]} is not installed"
@@ -101,7 +106,7 @@ def _answer(command: list[str], more: dict[str, str], reason_after: str, said: s
     if done.returncode == 0:
         return None
     lines = [line.strip() for line in done.stderr.splitlines() if line.strip()] or [f"exit code {done.returncode}"]
-    reasons = [line.partition(reason_after)[2] for line in lines if reason_after in line]
+    reasons = [found[1] for line in lines if (found := CAUSE.search(line))]
     return (reasons or lines)[-1][:300]
 
 

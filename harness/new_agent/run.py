@@ -8,7 +8,6 @@ import json
 import os
 import re
 import subprocess
-import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -21,7 +20,7 @@ ls
 You are then shown what it printed. When the repair is complete, answer with the single word DONE."""
 
 MISSES = 3  # answers in a row without a command, after which going on makes no sense
-SHOWN = 8000  # characters of what a command printed: the model's window is small
+SHOWN = 8000  # bytes of what a command printed: the model's window is small
 
 task = json.loads(Path(os.environ["HARNESS_TASK_FILE"]).read_text())
 
@@ -39,8 +38,10 @@ def ask(messages: list[dict[str, str]]) -> str:
 
 
 def run(command: str) -> str:
-    done = subprocess.run(["sh", "-c", command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    return done.stdout.decode(errors="replace")[-SHOWN:] or f"(nothing was printed, exit code {done.returncode})"
+    """The end of what a command prints. A flood of output goes through tail, not through this process."""
+    limited = ["sh", "-c", f'sh -c "$0" 2>&1 | tail -c {SHOWN}', command]
+    done = subprocess.run(limited, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    return done.stdout.decode(errors="replace") or "(nothing was printed)"
 
 
 def solve() -> tuple[str, str]:
@@ -63,6 +64,6 @@ def solve() -> tuple[str, str]:
 
 try:
     status, message = solve()
-except urllib.error.HTTPError as error:
-    status, message = "error", f"the endpoint answered {error.code}"
+except (OSError, ValueError, LookupError) as error:  # no answer, or none that makes sense; an HTTPError is an OSError
+    status, message = "error", f"{type(error).__name__}: {error}"
 Path(task["result_file"]).write_text(json.dumps({"status": status, "message": message}))

@@ -9,7 +9,7 @@ import tarfile
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Literal
@@ -303,14 +303,19 @@ def wait_for_removals(timeout_s: float = 10.0) -> None:
         thread.join(max(0.0, deadline - time.monotonic()))
 
 
-def tar_of(entries: Mapping[str, bytes | tuple[bytes, int] | Path | None]) -> bytes:
+def tar_of(entries: Mapping[str, bytes | tuple[bytes, int] | Path | None], without: Collection[str] = ()) -> bytes:
     """A tar of files that belong to root: path to content, (content, mode), a folder or file to take along, or
-    None for an empty folder."""
+    None for an empty folder. Links in a folder stay links. `without` are paths to leave out."""
+    left_out = {name.lstrip("/") for name in without}
+
+    def plain(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+        return None if member.name in left_out else _plain(member)
+
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for name, value in entries.items():
             if isinstance(value, Path):
-                tar.add(os.path.realpath(value), arcname=name.lstrip("/"), filter=_plain)
+                tar.add(os.path.realpath(value), arcname=name.lstrip("/"), filter=plain)
                 continue
             member = tarfile.TarInfo(name.lstrip("/"))
             if value is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,13 +79,13 @@ class HarborTask(CommonTask):
         return {folder: self.folder / "solution"}
 
 
-def folder_hash(folder: Path, only: Sequence[Path] | None = None) -> str:
-    """A hash of the names and contents of all files below a folder, or of those that are below `only`."""
+def folder_hash(folder: Path, without: Collection[str] = ()) -> str:
+    """A hash of the names and contents of all files below a folder, but for what is named at its top."""
     digest = hashlib.sha256()
-    tops = [folder] if only is None else only
-    for path in sorted({path for top in tops for path in (top, *top.rglob("*"))}):
-        if path.is_file() and "__pycache__" not in path.parts:
-            digest.update(f"{path.relative_to(folder)}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
+    for path in sorted(folder.rglob("*")):
+        inner = path.relative_to(folder)
+        if path.is_file() and "__pycache__" not in path.parts and inner.parts[0] not in without:
+            digest.update(f"{inner}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()[:16]
 
 

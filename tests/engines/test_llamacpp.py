@@ -91,6 +91,13 @@ def test_what_the_server_refuses_is_a_bad_request(llamacpp: Any, role: Any) -> N
     assert str(caught.value).startswith("llama.cpp: ")
 
 
+def test_several_answers_at_the_end_are_taken_as_one(llamacpp: Any) -> None:
+    """Its server refuses them; OpenAI's and Ollama's do not, and a framework that was made for those sends them."""
+    said = [{"role": "user", "content": "Hello"}, *({"role": "assistant", "content": text} for text in ("one", "two"))]
+    _, _, finish = ask(llamacpp, "x", messages=said, num_predict=4)
+    assert finish.input_tokens > 5
+
+
 def test_a_client_that_leaves_stops_the_decoding(llamacpp: Any) -> None:
     asyncio.run(leave_early(llamacpp, question("Tell a long story.", num_predict=1900), deltas=3))
     llamacpp.settle(1.0)

@@ -46,7 +46,8 @@ def test_an_index_that_does_not_answer_is_named_with_the_reason(
     monkeypatch.delenv("UV_INDEX_URL", raising=False)
     [standing] = upstream.standings(None, [agent_in(tmp_path / "a", lock=LOCK)])
     assert standing.unreachable is not None
-    assert standing.unreachable.startswith("the package index has no six==1.17.0 for this machine: ")
+    assert standing.unreachable.startswith("the first of its packages, six==1.17.0, can't be had: ")
+    assert "refused" in standing.unreachable
     assert "--wheels FOLDER" in upstream.how_to_provide(agent_in(tmp_path / "b", lock=LOCK))
 
 

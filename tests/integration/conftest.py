@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from harness.toml import toml_value
+
 
 @dataclass(frozen=True)
 class Done:
@@ -93,20 +95,11 @@ class Harness:
     def script(self, *answers: dict[str, Any], **settings: Any) -> str:
         """Write a play list for the scripted engine; returns the model's name for --models."""
         path = self.folder / f"script-{len(list(self.folder.glob('script-*')))}.toml"
-        lines = [f"{name} = {_toml(value)}" for name, value in settings.items()]
+        lines = [f"{name} = {toml_value(value)}" for name, value in settings.items()]
         for answer in answers:
-            lines += ["[[answers]]", *(f"{name} = {_toml(value)}" for name, value in answer.items())]
+            lines += ["[[answers]]", *(f"{name} = {toml_value(value)}" for name, value in answer.items())]
         path.write_text("\n".join(lines) + "\n")
         return f"scripted/{path}"
-
-
-def _toml(value: Any) -> str:
-    """A value as TOML writes it on one line; JSON's strings are TOML's too."""
-    if isinstance(value, dict):
-        return "{ " + ", ".join(f"{name} = {_toml(inner)}" for name, inner in value.items()) + " }"
-    if isinstance(value, list):
-        return "[" + ", ".join(map(_toml, value)) + "]"
-    return json.dumps(value)
 
 
 @pytest.fixture
