@@ -33,8 +33,8 @@ def build(
             raise UserError(f"--from is for one agent with a [source] in its agent.toml, and not for {agents}")
         path = Path(checkout).expanduser()
         checkout = str(path.absolute()) if path.exists() else checkout
-    if wheels is not None and not any(wheels.glob("*.whl")):
-        raise UserError(f"--wheels {wheels}: there is no such folder, or no file in it ends in .whl")
+    if wheels is not None and not bundle.packages_in(wheels):
+        raise UserError(f"--wheels {wheels} has no packages: no such folder, or nothing in it ends in .whl or .tar.gz")
     client = connect()
     if checkout is None and wheels is None:
         chosen, unusable = leave_out_unreachable(chosen, wanted)

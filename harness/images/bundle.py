@@ -92,6 +92,11 @@ def ensure(
     return ready
 
 
+def packages_in(folder: Path) -> list[Path]:
+    """The packages of a folder: wheels, and sources to make wheels of."""
+    return sorted(path for path in folder.glob("*") if path.name.endswith((".whl", ".tar.gz")))
+
+
 def find(client: docker.DockerClient, agent: Agent) -> Bundle | None:
     """The agent's bundle if it is built already. Takes milliseconds."""
     return _find(client, bundle_key(client, agent)) if agent.needs_python else None
@@ -185,7 +190,7 @@ def _build(
     if agent.lock is not None:
         files["requirements.lock"] = agent.lock
     if wheels is not None:
-        files |= {f"wheels/{wheel.name}": wheel for wheel in wheels.glob("*.whl")}
+        files |= {f"wheels/{package.name}": package for package in packages_in(wheels)}
     standalone, debian, suite = choose_python(agent.manifest.python)
     base = f"debian:{suite}-slim"
     bases.ensure_base(client, base, progress)

@@ -6,6 +6,9 @@ import hashlib
 import json
 import os
 import subprocess
+import uuid
+import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +21,19 @@ def git(*words: str, cwd: Path) -> str:
     return subprocess.run(
         ["git", *identity, *words], cwd=cwd, check=True, capture_output=True, text=True
     ).stdout.strip()
+
+
+@pytest.fixture
+def no_bundle_stays() -> Iterator[None]:
+    """For tests whose bundles nobody would use again: each has some hundred megabytes."""
+
+    def bundles() -> set[str]:
+        return {volume.name for volume in connect().volumes.list(filters={"label": f"{KIND}=bundle"})}
+
+    before = bundles()
+    yield
+    for name in bundles() - before:
+        connect().volumes.get(name).remove(force=True)
 
 
 @pytest.fixture
@@ -108,6 +124,7 @@ def test_what_a_user_must_mend_is_said_scenario_by_scenario(harness) -> None:
 
 @pytest.mark.docker
 @pytest.mark.network
+@pytest.mark.usefixtures("no_bundle_stays")
 def test_a_framework_of_git_is_built_at_its_commit_from_a_checkout_and_only_what_it_needs(
     harness, framework, tmp_path, monkeypatch
 ) -> None:
@@ -118,7 +135,7 @@ def test_a_framework_of_git_is_built_at_its_commit_from_a_checkout_and_only_what
     alone = harness("sweep", "--agents", str(agent), "--tasks", "smoke", "--limit", "1")
     assert alone.code == 2
     assert "agent tiny-agent can't be used: https://git.invalid/some/tiny can't be reached: " in alone.err
-    assert "harness agents build tiny-agent --from PATH-OR-URL" in alone.err
+    assert f"harness agents build {agent} --from PATH-OR-URL" in alone.err
     assert not (harness.runs / "harness.db").exists()
 
     built = harness("agents", "build", str(agent), "--from", str(repository), "--json")
@@ -145,27 +162,43 @@ def test_a_commit_that_a_checkout_does_not_have_is_named_and_nothing_is_left(
     assert {volume.name for volume in connect().volumes.list(filters={"label": f"{KIND}=bundle"})} == before
 
 
+def wheel_of_its_own(folder: Path) -> tuple[str, str]:
+    """A package that no index has. Returns its pin and the wheel's hash."""
+    version = f"1.{uuid.uuid4().int % 10**9}"
+    info = f"tiny_wheel-{version}.dist-info"
+    files = {
+        "tiny_wheel.py": "WORD = 'from a wheel'\n",
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: tiny-wheel\nVersion: {version}\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    folder.mkdir()
+    path = folder / f"tiny_wheel-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as wheel:
+        for name, text in files.items():
+            wheel.writestr(name, text)
+        wheel.writestr(f"{info}/RECORD", "".join(f"{name},,\n" for name in [*files, f"{info}/RECORD"]))
+    return f"tiny-wheel=={version}", hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 @pytest.mark.docker
 @pytest.mark.network
-def test_packages_come_from_a_folder_of_wheels_where_there_is_no_index(harness, tmp_path) -> None:
-    wheels = tmp_path / "wheels"
-    pin = "six==1.17.0"
-    subprocess.run(
-        ["python3", "-m", "pip", "download", "-q", "--no-deps", "-d", str(wheels), pin], check=True, capture_output=True
-    )
+@pytest.mark.usefixtures("no_bundle_stays")
+def test_packages_come_from_a_folder_where_no_index_answers(harness, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("UV_DEFAULT_INDEX", "http://127.0.0.1:9/simple")
+    pin, digest = wheel_of_its_own(tmp_path / "wheels")
     harness("agents", "new", "wheeled")
     folder = harness.folder / "wheeled"
-    [wheel] = wheels.glob("six-*.whl")
-    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
     (folder / "requirements.lock").write_text(f"{pin} --hash=sha256:{digest}\n")
-    (folder / "agent.toml").write_text((folder / "agent.toml").read_text() + "# another key of the bundle\n")
-    done = harness("agents", "build", "./wheeled", "--wheels", str(wheels), "--json")
+    without = harness("agents", "build", "./wheeled")
+    assert without.code == 2
+    assert "the first of its packages, tiny-wheel==" in without.err
+    assert f"harness agents build {folder} --wheels FOLDER" in without.err
+    done = harness("agents", "build", "./wheeled", "--wheels", str(tmp_path / "wheels"), "--json")
     assert done.code == 0, done.err
-    assert done.json()[0]["packages"] >= 1
-    wheel.rename(wheels / "other-1.0-py3-none-any.whl")
+    assert done.json()[0]["packages"] == 1
     nothing = harness("agents", "build", "./wheeled", "--wheels", str(tmp_path / "nowhere"))
     assert nothing.code == 2
-    assert "there is no such folder, or no file in it ends in .whl" in nothing.err
+    assert "has no packages: no such folder, or nothing in it ends in .whl or .tar.gz" in nothing.err
 
 
 @pytest.mark.docker
