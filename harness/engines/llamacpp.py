@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -31,8 +31,9 @@ from harness.engines.base import (
     Progress,
     Readiness,
 )
+from harness.engines.llamacpp_shapes import body, finish, refusal
 from harness.engines.processes import IDLE_CORES, busy_cores
-from harness.engines.streaming import CallPieces, LoopClient, finish_reason, transport_errors
+from harness.engines.streaming import CallPieces, LoopClient, transport_errors
 from harness.errors import MachineError, UserError
 
 # llama.cpp's words for an answer that begins like a tool call and is none, or was cut within one. The answer is
@@ -166,9 +167,9 @@ class LlamaCpp:
         client = self._streams.get()
         with transport_errors("llama.cpp", self._why):
             url = f"{server.url}/v1/chat/completions"
-            async with client.stream("POST", url, json=_body(request)) as response:
+            async with client.stream("POST", url, json=body(request)) as response:
                 if response.status_code != 200:
-                    refused = _refusal(await response.aread(), response.status_code)
+                    refused = refusal(await response.aread(), response.status_code)
                     if _NO_TOOL_CALL not in str(refused):
                         raise refused
                     yield Finish("stop")
@@ -180,10 +181,10 @@ class LlamaCpp:
                     event = line.removeprefix("data: ")
                     chunk = json.loads(event)
                     if "error" in chunk:
-                        refused = _refusal(event.encode(), None)
+                        refused = refusal(event.encode(), None)
                         if _NO_TOOL_CALL not in str(refused):
                             raise refused
-                        yield _finish("stop", False, timings, None, whole=False)
+                        yield finish("stop", False, timings, None, whole=False)
                         return
                     timings = chunk.get("timings", timings)
                     if chunk["choices"]:
@@ -208,7 +209,7 @@ class LlamaCpp:
             yield Delta(tool_calls=whole)
         with transport_errors("llama.cpp", self._why):
             thinking_tokens = await _count(client, server.url, "".join(thought)) if thought else 0
-        yield _finish(reason, bool(whole), timings, thinking_tokens, whole=True)
+        yield finish(reason, bool(whole), timings, thinking_tokens, whole=True)
 
     def settle(self, deadline_s: float = 5.0) -> None:
         """llama.cpp looks after its client every second during a prefill, and starts that second anew at each
@@ -327,77 +328,7 @@ def _notes(header: gguf.Header, props: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _body(request: ChatRequest) -> dict[str, Any]:
-    body: dict[str, Any] = {
-        "messages": _with_one_last_word(request.messages),
-        "stream": True,
-        "stream_options": {"include_usage": True},
-        "max_tokens": request.num_predict,
-        "temperature": request.temperature,
-        "seed": request.seed & 0xFFFFFFFF,
-        "cache_prompt": not request.fresh,
-        "chat_template_kwargs": {"enable_thinking": request.think},
-    }
-    if request.top_p is not None:
-        body["top_p"] = request.top_p
-    if request.tools:
-        body["tools"] = list(request.tools)
-        body["timings_per_token"] = True  # so that an answer that ends by _NO_TOOL_CALL is not all unknown
-        if request.tool_choice is not None:
-            body["tool_choice"] = request.tool_choice
-    if request.stop:
-        body["stop"] = list(request.stop)
-    if request.response_format is not None:
-        body["response_format"] = dict(request.response_format)
-    return body
-
-
-def _with_one_last_word(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """OpenAI's and Ollama's servers take several answers of the model at the end of a conversation, this one takes one
-    at the most: they are put together."""
-    texts: list[str] = []
-    for message in reversed(messages):
-        if message.get("role") != "assistant" or not isinstance(message.get("content"), str):
-            break
-        texts.insert(0, message["content"])
-    if len(texts) < 2:
-        return list(messages)
-    return [*messages[: -len(texts)], {"role": "assistant", "content": "\n\n".join(texts)}]
-
-
-def _refusal(answer: bytes, status: int | None) -> EngineError:
-    """`answer` is `{"error": {"code", "message", "type"}}`; a prompt that is too long has a type of its own."""
-    try:
-        error = json.loads(answer)["error"]
-        message, kind, code = f"llama.cpp: {error['message']}", error["type"], status or error["code"]
-    except (ValueError, KeyError, TypeError):
-        text = answer.decode("utf-8", "replace")[:500]
-        return EngineError("unavailable", f"llama.cpp answered {status}: {text}", status)
-    if kind == "exceed_context_size_error":
-        return EngineError("context_overflow", message, code, error.get("n_prompt_tokens"))
-    if 400 <= code < 500:
-        return EngineError("rate_limited" if code == 429 else "bad_request", message, code)
-    return EngineError("unavailable", message, code)
-
-
 async def _count(client: httpx.AsyncClient, url: str, text: str) -> int:
     """The thinking's share of the output: the server counts both together, its tokenizer can tell."""
     response = await client.post(f"{url}/tokenize", json={"content": text})
     return len(response.raise_for_status().json()["tokens"])
-
-
-def _finish(reason: str, called: bool, timings: Mapping[str, Any], thinking_tokens: int | None, whole: bool) -> Finish:
-    """`whole` is false when the last timings are older than the last token: what was put out is not known."""
-    if not timings:
-        return Finish(finish_reason(reason, called), thinking_tokens=thinking_tokens)
-    cached = timings["cache_n"]
-    return Finish(
-        finish_reason(reason, called),
-        input_tokens=timings["prompt_n"] + cached,
-        cached_tokens=cached,
-        thinking_tokens=thinking_tokens,
-        output_tokens=timings["predicted_n"] if whole else None,
-        load_s=0.0,  # it is loaded before the first call and stays
-        prefill_s=timings["prompt_ms"] / 1000,
-        decode_s=timings["predicted_ms"] / 1000 if whole else None,
-    )
