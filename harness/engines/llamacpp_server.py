@@ -41,6 +41,7 @@ def main() -> None:
     params.fit_params = False  # would shrink the window to the free memory
     params.ctx_shift = False  # would drop the middle of a conversation that grows too long
     params.cache_ram_mib = 0  # would bring an earlier run's prompt back from the host's memory
+    params.prefill_assistant = False  # would go on with the conversation's last answer instead of giving another
     params.slot_save_path = "/dev/null/"  # switches on the erasing of a slot; saving one can't work there
     params.ui = False
     server = Server(params)

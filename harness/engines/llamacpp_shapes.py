@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from harness.engines.base import ChatRequest, EngineError, Finish
@@ -12,7 +12,7 @@ from harness.engines.streaming import finish_reason
 
 def body(request: ChatRequest) -> dict[str, Any]:
     body: dict[str, Any] = {
-        "messages": _with_one_last_word(request.messages),
+        "messages": list(request.messages),
         "stream": True,
         "stream_options": {"include_usage": True},
         "max_tokens": request.num_predict,
@@ -33,19 +33,6 @@ def body(request: ChatRequest) -> dict[str, Any]:
     if request.response_format is not None:
         body["response_format"] = dict(request.response_format)
     return body
-
-
-def _with_one_last_word(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """OpenAI's and Ollama's servers take several answers of the model at the end of a conversation, this one takes one
-    at the most: they are put together."""
-    texts: list[str] = []
-    for message in reversed(messages):
-        if message.get("role") != "assistant" or not isinstance(message.get("content"), str):
-            break
-        texts.insert(0, message["content"])
-    if len(texts) < 2:
-        return list(messages)
-    return [*messages[: -len(texts)], {"role": "assistant", "content": "\n\n".join(texts)}]
 
 
 def refusal(answer: bytes, status: int | None) -> EngineError:

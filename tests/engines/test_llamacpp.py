@@ -91,11 +91,13 @@ def test_what_the_server_refuses_is_a_bad_request(llamacpp: Any, role: Any) -> N
     assert str(caught.value).startswith("llama.cpp: ")
 
 
-def test_several_answers_at_the_end_are_taken_as_one(llamacpp: Any) -> None:
-    """Its server refuses them; OpenAI's and Ollama's do not, and a framework that was made for those sends them."""
+@pytest.mark.parametrize("response_format", [None, {"type": "json_object"}])
+def test_an_answer_at_the_end_is_followed_by_another(llamacpp: Any, response_format: Any) -> None:
+    """As with OpenAI's and Ollama's servers: frameworks send such conversations, with several answers too."""
     said = [{"role": "user", "content": "Hello"}, *({"role": "assistant", "content": text} for text in ("one", "two"))]
-    _, _, finish = ask(llamacpp, "x", messages=said, num_predict=4)
-    assert finish.input_tokens > 5
+    text, _, finish = ask(llamacpp, "x", messages=said, num_predict=8, response_format=response_format)
+    assert finish.input_tokens > 10
+    assert text
 
 
 def test_a_client_that_leaves_stops_the_decoding(llamacpp: Any) -> None:
