@@ -35,9 +35,11 @@ NO_BLOCK = (
     "I will list the files first. Run ls -la in the repository, then open boxoffice/search.py and look at the loop."
 )
 KEPT = "echo kept > kept.txt"
-NETWORK = """\
-if timeout 5 bash -c 'exec 3<>/dev/tcp/1.1.1.1/53' 2>/dev/null; then said=open; else said=closed; fi
-echo "$said, $(($(wc -l < /proc/net/route) - 1)) routes" > net.txt"""
+# On one line, as all commands here: there are frameworks that run one command at a time.
+NETWORK = (
+    "if timeout 5 bash -c 'exec 3<>/dev/tcp/1.1.1.1/53' 2>/dev/null; then said=open; else said=closed; fi; "
+    'echo "$said, $(($(wc -l < /proc/net/route) - 1)) routes" > net.txt'
+)
 FLOOD = f"{KEPT}; yes 'a line of output that says nothing' | head -c 67108864"
 
 Answers = Callable[[Speech | None], Sequence[Entry]]
