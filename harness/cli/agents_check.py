@@ -50,7 +50,7 @@ def check(
     if as_json:
         print_json({"agent": chosen.name, "scenarios": [_row(each) for each in tried], "not_tried": _reasons(missing)})
     else:
-        _finish(chosen, tried, missing)
+        _finish(chosen, tried, missing, whole=not wanted)
     if record:
         _record(client, chosen, tried, missing)
     if any(each.problems for each in tried):
@@ -85,14 +85,16 @@ def _print(tried: Tried) -> None:
         print(f"          {problem}")
 
 
-def _finish(agent: Agent, tried: list[Tried], missing: list[NotTried]) -> None:
+def _finish(agent: Agent, tried: list[Tried], missing: list[NotTried], whole: bool) -> None:
     bad = [each for each in tried if each.problems]
     if bad and bad[0].output:
         print(f"the end of what it printed in {bad[0].scenario.name}:", *bad[0].output, sep="\n  ")
-    for reason, count in _reasons(missing).items():
+    for reason, count in _reasons(missing).items() if whole else ():
         print(f"not tried: {count} scenarios, for {reason}; agents/README.md says what goes into it")
     if bad:
         print(f"{len(bad)} of {len(tried)} scenarios are to be mended")
+    elif not whole:
+        print(f"{len(tried)} of {len(tried)} scenarios are as they should be; the others were not tried")
     elif missing:
         print(f"{len(tried)} of {len(tried)} scenarios are as they should be; whether it can succeed was not tried")
     else:
