@@ -6,6 +6,7 @@ runner there; agents/README.md is the contract.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import tomllib
@@ -13,7 +14,6 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path, PurePosixPath
-from types import ModuleType
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -33,7 +33,7 @@ PYTHON_RANGE = re.compile(r">=\s*3\.(\d+)(?:\s*,\s*<\s*3\.(\d+))?")
 
 def _agent_name(text: str) -> str:
     # "all" and "none" mean something else on the command line.
-    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", text) or text in ("all", "none"):
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,60}", text) or text in ("all", "none"):
         raise ValueError
     return text
 
@@ -45,7 +45,8 @@ def _file_name(text: str) -> str:
 
 
 def _python_range(text: str) -> str:
-    if not PYTHON_RANGE.fullmatch(text):
+    found = PYTHON_RANGE.fullmatch(text)
+    if not found or (found[2] and int(found[1]) >= int(found[2])):
         raise ValueError
     return text
 
@@ -124,7 +125,7 @@ class Manifest(BaseModel):
 
 
 EXPECTED = {
-    "name": 'lower-case letters, digits, ".", "_" and "-", and neither "all" nor "none"',
+    "name": 'lower-case letters, digits, ".", "_" and "-" (a letter or digit first), and neither "all" nor "none"',
     "group": '"framework", "control" or "example"',
     "python": 'a range such as ">=3.12,<3.14"',
     "source": 'a table with "repository", "commit" and "paths"',
@@ -218,15 +219,15 @@ def load_agent(folder: Path, origin: str = "path") -> Agent:
     file = folder / MANIFEST
     if not folder.is_dir():
         raise UserError(f"{folder}: there is no such folder; an agent is a folder with an {MANIFEST}")
+    if not file.is_file():  # a pipe would be waited for
+        raise UserError(f"{folder}: has no {MANIFEST}, so it is not an agent")
     try:
-        text = file.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError(f"{folder}: has no {MANIFEST}, so it is not an agent") from None
+        text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file}: can't be read: {error}") from error
     try:
         manifest = Manifest.model_validate(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise UserError(f"{file}: not valid TOML: {error}") from error
     except ValidationError as error:
         raise UserError(f"{file}: {_first_problem(error)}") from error
@@ -238,6 +239,11 @@ def load_agent(folder: Path, origin: str = "path") -> Agent:
     if manifest.requirements and not (folder / manifest.requirements).is_file():
         raise UserError(f"{file}: requirements: there is no file {manifest.requirements} in the folder")
     agent = Agent(manifest, folder, origin)
+    if agent.lock is None and (folder / "requirements.in").is_file():
+        raise UserError(
+            f"{folder}: requirements.in is not locked: `uv pip compile --generate-hashes --universal requirements.in "
+            f"-o {LOCK}`"
+        )
     if agent.lock:
         _check_hashes(agent.lock)
     return agent
@@ -257,7 +263,7 @@ def find_agents() -> tuple[list[Agent], list[Unusable]]:
         origin = f"package {entry.dist.name}" if entry.dist else f"package {entry.module}"
         try:
             folder = _announced_folder(entry)
-        except Exception as error:  # noqa: BLE001 - a stranger's module may raise anything when it is imported
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a stranger's module may raise anything
             reason = f"its entry point {entry.value} failed: {type(error).__name__}: {error}"
             unusable.append(Unusable(entry.name, origin, reason))
         else:
@@ -310,12 +316,13 @@ def _add(folder: Path, name: str, origin: str, agents: list[Agent], unusable: li
 
 def _announced_folder(entry: metadata.EntryPoint) -> Path:
     """An entry point of the group `harness.agents` is a module beside its agent.toml, a path, or a function
-    that returns a path."""
+    that returns a path. A module is only looked up: what lies beside a manifest may be the runner itself."""
+    if not entry.attr:
+        spec = importlib.util.find_spec(entry.module)
+        if spec is None or spec.origin is None:
+            raise ValueError(f"there is no module {entry.module} with a folder of its own")
+        return Path(spec.origin).parent
     target = entry.load()
-    if isinstance(target, ModuleType):
-        if target.__file__ is None:
-            raise ValueError(f"{target.__name__} is a namespace package without a folder of its own")
-        return Path(target.__file__).parent
     return Path(target() if callable(target) else target)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from importlib import metadata
@@ -234,25 +235,46 @@ def test_an_unknown_agent_gets_the_nearest_names(tmp_path: Path, monkeypatch: py
 
 
 def test_packages_announce_agents_by_entry_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A module beside its agent.toml, a function that returns a path, and a module that does not import."""
+    """A module beside its agent.toml, which is not run, a function that returns a path, and ones that break."""
     package = write(tmp_path / "announced_agent", name='"announced"')
     (package / "__init__.py").write_text("")
+    (package / "run.py").write_text("raise RuntimeError('this is the runner')\n")
     elsewhere = write(tmp_path / "elsewhere", name='"elsewhere"')
     (tmp_path / "announces.py").write_text(f"def folder():\n    return {str(elsewhere)!r}\n")
     (tmp_path / "breaks.py").write_text("raise RuntimeError('boom')\n")
+    (tmp_path / "leaves.py").write_text("raise SystemExit(3)\n")
     info = tmp_path / "some_agents-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: some-agents\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[harness.agents]\na = announced_agent\nb = announces:folder\nc = breaks\n")
+    (info / "entry_points.txt").write_text(
+        "[harness.agents]\na = announced_agent.run\nb = announces:folder\nc = breaks:f\nd = leaves:f\ne = nowhere\n"
+    )
     monkeypatch.syspath_prepend(str(tmp_path))
     assert [entry.name for entry in metadata.entry_points(group="harness.agents")]
     try:
         found, unusable = find_agents()
     finally:
-        for module in ("announced_agent", "announces", "breaks"):
+        for module in ("announced_agent", "announces", "breaks", "leaves"):
             sys.modules.pop(module, None)
     announced = {agent.name: agent for agent in found if agent.origin == "package some-agents"}
     assert announced["announced"].folder == package
     assert announced["elsewhere"].folder == elsewhere
-    assert [(each.name, each.origin) for each in unusable] == [("c", "package some-agents")]
+    assert [(each.name, each.origin) for each in unusable] == [(name, "package some-agents") for name in "cde"]
     assert "RuntimeError: boom" in unusable[0].reason
+    assert "SystemExit: 3" in unusable[1].reason
+    assert "there is no module nowhere" in unusable[2].reason
+
+
+def test_packages_without_a_lock_are_asked_for(tmp_path: Path) -> None:
+    folder = write(tmp_path / "a")
+    (folder / "requirements.in").write_text("six\n")
+    with pytest.raises(UserError, match=r"requirements.in is not locked: `uv pip compile --generate-hashes"):
+        load_agent(folder)
+
+
+def test_a_manifest_that_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    folder = write(tmp_path / "a")
+    (folder / "agent.toml").unlink()
+    os.mkfifo(folder / "agent.toml")
+    with pytest.raises(UserError, match=r"has no agent.toml"):
+        load_agent(folder)

@@ -27,18 +27,22 @@ def build(
     from harness.sandbox.daemon import connect
 
     wanted = names(agents, "AGENTS")
-    chosen, _ = select_agents(wanted)
+    chosen, broken = select_agents(wanted)
+    if checkout == "":
+        raise UserError("--from is empty: name a checkout, a mirror or an address")
     if checkout is not None:
         if len(chosen) != 1 or chosen[0].manifest.source is None:
             raise UserError(f"--from is for one agent with a [source] in its agent.toml, and not for {agents}")
-        path = Path(checkout).expanduser()
+        path = Path(checkout)
         checkout = str(path.absolute()) if path.exists() else checkout
+    if wheels is not None and (without := [agent.name for agent in chosen if agent.lock is None]):
+        raise UserError(f"--wheels: {', '.join(without)} has no lock file, and so no packages")
     if wheels is not None and not bundle.packages_in(wheels):
         raise UserError(f"--wheels {wheels} has no packages: no such folder, or nothing in it ends in .whl or .tar.gz")
     client = connect()
     if checkout is None and wheels is None:
         chosen, unusable = leave_out_unreachable(chosen, wanted)
-        for left_out in unusable:
+        for left_out in [*broken, *unusable]:
             typer.echo(f"{left_out.name} is left out: {left_out.reason}", err=True)
     rows = []
     for agent in chosen:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.cli.options import Json, names, print_json
-from harness.errors import UserError, nearest
+from harness.errors import UserError
 
 if TYPE_CHECKING:
     import docker
@@ -26,6 +26,7 @@ def check(
 ) -> None:
     """Read the manifest, build the bundle, make a run for each way it can go, and say what to mend."""
     from harness.conformance.check import to_try, try_agent
+    from harness.images.upstream import leave_out_unreachable
     from harness.sandbox.daemon import connect
 
     chosen = one_agent(agent)
@@ -34,8 +35,10 @@ def check(
         raise UserError("--record is of all scenarios: leave --only out")
     fitting, missing = to_try(chosen)
     if unknown := set(wanted) - {scenario.name for scenario, _, _ in fitting}:
-        name, known = min(unknown), [scenario.name for scenario, _, _ in fitting]
-        raise UserError(f"--only: agent {chosen.name} has no scenario {name}: {nearest(name, known)}")
+        known = ", ".join(dict.fromkeys(scenario.name for scenario, _, _ in fitting))
+        why = next((f", since {each.why}" for each in missing if each.scenario.name in unknown), "")
+        raise UserError(f"--only: agent {chosen.name} is not tried with {min(unknown)}{why}; it is with {known}")
+    leave_out_unreachable([chosen], [chosen.name])
     if record:
         from harness.conformance.record import check_writable
 

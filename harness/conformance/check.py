@@ -21,6 +21,7 @@ from harness.conformance.speech import Speech
 from harness.engines.scripted import Scripted
 from harness.gateway.ledger import CallRecord
 from harness.gateway.server import Gateway
+from harness.guest import STATUSES
 from harness.images import bundle
 from harness.images.bases import Say
 from harness.images.locate import prepare_all
@@ -153,7 +154,8 @@ def problems(scenario: Scenario, row: dict[str, Any], patch: str, calls: Sequenc
     if ended_by not in scenario.ended_by:
         found.append(f"it ended by {ended_by} ({detail}), expected {' or '.join(scenario.ended_by)}")
     if scenario.verdict and row["verdict"] != scenario.verdict:
-        found.append(f"the verdict is {row['verdict']} ({row['verdict_detail'] or 'its tests failed'})")
+        why = "nothing in HARNESS_WORKDIR was changed" if row["verdict"] == "empty_patch" else "its tests failed"
+        found.append(f"the verdict is {row['verdict']}: {row['verdict_detail'] or why}")
     if scenario.patch_has and scenario.patch_has not in patch:
         found.append(f"the work directory's difference has no {scenario.patch_has!r}")
     by_itself = ended_by in ("submitted", "gave_up", "format_failure", "crashed")
@@ -162,8 +164,10 @@ def problems(scenario: Scenario, row: dict[str, Any], patch: str, calls: Sequenc
     if row["exit_code"] == 0 and row["claimed"] is None:
         found.append("it ended by itself and left no result file: see HARNESS_RESULT_FILE in agents/README.md")
     if row["claimed"] == "unreadable":
-        found.append("its result file is not what agents/README.md asks for")
-    if row["calls"] == 0:
+        found.append(f"its result file is not an object with a status of {', '.join(STATUSES)}")
+    if found and row["claim_message"]:
+        found.append(f"its own word is: {row['claim_message']}")
+    if row["calls"] == 0 and row["exit_code"] == 0:
         found.append("it made no call to the model: see OPENAI_BASE_URL in agents/README.md")
     allowed_s = scenario.time_limit_s + 3 * GRACE_S
     if row["agent_s"] > allowed_s:

@@ -25,6 +25,10 @@ def check_writable(agent: Agent) -> None:
     """Raises before hours are spent: UserError for a file in the way that is no record, MachineError for a folder that
     can't be written."""
     read(agent)
+    if any((agent.folder / name).exists() and not (agent.folder / name).is_file() for name in (RECORD, RECORD_PAGE)):
+        raise UserError(
+            f"{agent.folder}: {RECORD} and {RECORD_PAGE} have to be files: remove what stands in their place"
+        )
     if not os.access(agent.folder, os.W_OK):
         raise MachineError(f"the record can't be written into {agent.folder}: copy the agent to a folder of yours")
 

@@ -93,7 +93,9 @@ def _then(fault: str) -> Answers:
     """A command, and then a server that fails."""
 
     def answers(speech: Speech | None) -> Sequence[Entry]:
-        return [*(speech.act(KEPT) if speech and speech.takes_commands else ()), Entry.model_validate({"fault": fault})]
+        # An agent that asks once gets the fault at once.
+        asks_on = speech is not None and speech.takes_commands and len(speech.play.answers) > 1
+        return [*(speech.act(KEPT) if speech and asks_on else ()), Entry.model_validate({"fault": fault})]
 
     return answers
 

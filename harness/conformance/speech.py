@@ -12,7 +12,8 @@ from typing import Any
 
 from harness.engines.base import Capability
 from harness.engines.scripted_play import Entry, Play, read_play
-from harness.manifests import Agent
+from harness.errors import UserError
+from harness.manifests import PLAYS, Agent
 from harness.plan import Protocol
 from harness.toml import toml_value
 
@@ -41,8 +42,11 @@ class Speech:
 
 def find(agent: Agent, protocol: Protocol) -> Speech | None:
     """None where the agent brings no play. Raises UserError for one that is malformed."""
-    file = agent.folder / "plays" / f"{protocol}.toml"
-    return Speech(read_play(file)) if file.is_file() else None
+    file = agent.folder / PLAYS / f"{protocol}.toml"
+    try:
+        return Speech(read_play(file)) if file.is_file() else None
+    except (OSError, RecursionError) as error:
+        raise UserError(f"{file} can't be read: {error}") from error
 
 
 def write(

@@ -94,7 +94,7 @@ def ensure(
 
 def packages_in(folder: Path) -> list[Path]:
     """The packages of a folder: wheels, and sources to make wheels of."""
-    return sorted(path for path in folder.glob("*") if path.name.endswith((".whl", ".tar.gz")))
+    return sorted(path for path in folder.glob("*") if path.name.endswith((".whl", ".tar.gz")) and path.is_file())
 
 
 def find(client: docker.DockerClient, agent: Agent) -> Bundle | None:

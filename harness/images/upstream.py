@@ -112,4 +112,6 @@ def _answer(command: list[str], environment: Mapping[str, str], said: str = "") 
 
 def _first_requirement(lock: Path) -> str | None:
     lines = lock.read_text(encoding="utf-8").splitlines()
-    return next((line.split()[0] for line in lines if "==" in line and not line.startswith((" ", "#", "-"))), None)
+    # One with a marker may be for another system.
+    pins = (line.removesuffix("\\").strip() for line in lines if "==" in line and not line.startswith((" ", "#", "-")))
+    return next((pin.split()[0] for pin in pins if ";" not in pin), None)

@@ -15,7 +15,7 @@ BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
 
 ROW: dict[str, Any] = {
     "ended_by": "submitted", "ended_detail": None, "verdict": "resolved", "verdict_detail": None, "exit_code": 0,
-    "claimed": "submitted", "calls": 2, "agent_s": 4.0, "setup_s": 1.0, "started_at": "2026-01-01T00:00:00.000+00:00",
+    "claimed": "submitted", "claim_message": None, "calls": 2, "agent_s": 4.0, "setup_s": 1.0, "started_at": "2026-01-01T00:00:00.000+00:00",
 }  # fmt: skip
 
 CALL = CallRecord(
@@ -35,7 +35,12 @@ CALL = CallRecord(
         ("solves", {"ended_by": "gave_up"}, "", "it ended by gave_up (no more is known), expected submitted"),
         ("rambles", {}, "", "it ended by submitted"),
         ("rambles", {"ended_by": "gave_up", "claimed": None}, "", "left no result file"),
-        ("rambles", {"ended_by": "gave_up", "claimed": "unreadable"}, "", "is not what agents/README.md asks for"),
+        (
+            "rambles",
+            {"ended_by": "gave_up", "claimed": "unreadable"},
+            "",
+            "is not an object with a status of submitted",
+        ),
         ("rambles", {"ended_by": "gave_up", "calls": 0}, "", "made no call to the model"),
         ("hangs", {"ended_by": "timeout", "exit_code": None, "claimed": None, "agent_s": 30.0}, "kept.txt", None),
         ("hangs", {"ended_by": "timeout", "exit_code": None, "claimed": None}, "", "has no 'kept.txt'"),
