@@ -239,8 +239,9 @@ def _run(container: Container, name: str, log: Path, progress: Callable[[str], N
             if not line.startswith(SAYS):
                 step += [line.strip()] if line.strip() else []
                 continue
-            step.clear()
             word, _, rest = line.removeprefix(SAYS).partition(" ")
+            if word != "giving":  # its reason comes by another pipe, and may have come before
+                step.clear()
             if word == "built":
                 facts |= json.loads(rest)
             elif word == "runtime":

@@ -84,7 +84,7 @@ elif [ -n "$debian" ]; then
     echo "harness: runtime debian"
 else
     echo "harness: giving up on Python $wanted"
-    echo "python-build-standalone can't be reached, and Debian has no Python $wanted"
+    echo "python-build-standalone can't be reached, and Debian has no Python $wanted" >&2
     exit 1
 fi
 

@@ -15,7 +15,8 @@ BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
 
 ROW: dict[str, Any] = {
     "ended_by": "submitted", "ended_detail": None, "verdict": "resolved", "verdict_detail": None, "exit_code": 0,
-    "claimed": "submitted", "claim_message": None, "calls": 2, "agent_s": 4.0, "setup_s": 1.0, "started_at": "2026-01-01T00:00:00.000+00:00",
+    "claimed": "submitted", "claim_message": None, "calls": 2,
+    "agent_s": 4.0, "setup_s": 1.0, "started_at": "2026-01-01T00:00:00.000+00:00",
 }  # fmt: skip
 
 CALL = CallRecord(
