@@ -257,7 +257,8 @@ def _behaved(record: Record, scenario: str) -> str:
     said = []
     for row in record.scenarios:
         if row.scenario == scenario:
-            word = f" ({row.says[:80]})" if row.says and row.says.casefold() != row.ended_by else ""
+            own = (row.says or "").partition(":")[0]  # what follows an exception's name is in the record
+            word = f" ({own[:60]})" if own and own.casefold() != row.ended_by else ""
             said.append(f"{row.protocol}: `{row.ended_by}`{word}, {row.calls} calls")
     return "<br>".join(said) or "–"
 
