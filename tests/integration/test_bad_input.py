@@ -209,9 +209,11 @@ def test_a_broken_agent_hides_no_other_and_says_why(run: Type, tmp_path: Path, m
     folder = tmp_path / "harness" / "agents" / "broken"
     folder.mkdir(parents=True)
     (folder / "agent.toml").write_text('name = "broken"\ngroup = "none"\n')
-    listed = {row["agent"]: row["state"] for row in json.loads(run("agents", "list", "--json").out)}
-    assert "broken/agent.toml: group: expected" in listed["broken"]
-    assert listed["nop"] == "ready"
+    listed = {row["agent"]: row for row in json.loads(run("agents", "list", "--json").out)}
+    assert listed["broken"]["state"] == "unusable"
+    assert "broken/agent.toml: group: expected" in listed["broken"]["reason"]
+    assert listed["nop"]["state"] == "ready"
+    assert "broken/agent.toml: group: expected" in run("agents", "list").out
     said = run("sweep", "--agents", "broken", "--dry-run")
     assert said.code == 2
     assert "agent broken (user folder) can't be used" in said.sentence()
