@@ -38,10 +38,15 @@ def _agent_name(text: str) -> str:
     return text
 
 
-def _file_name(text: str) -> str:
-    if not re.fullmatch(r"\w[\w.-]*", text):
-        raise ValueError
-    return text
+def _matching(pattern: str) -> AfterValidator:
+    """All of the text has to match."""
+
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError
+        return text
+
+    return AfterValidator(check)
 
 
 def _python_range(text: str) -> str:
@@ -52,20 +57,10 @@ def _python_range(text: str) -> str:
 
 
 Line = Annotated[str, Field(min_length=1, pattern=r"^[^\n]*$")]
-FileName = Annotated[str, AfterValidator(_file_name)]
-
-
-def _git_address(text: str) -> str:
-    # A dash in front would be an option to git.
-    if not re.fullmatch(r"\w[^\s\x00-\x1f\x7f]{0,500}", text):
-        raise ValueError
-    return text
-
-
-def _commit(text: str) -> str:
-    if not re.fullmatch(r"[0-9a-f]{40}", text):
-        raise ValueError
-    return text
+FileName = Annotated[str, _matching(r"\w[\w.-]*")]
+# A dash in front would be an option to git.
+GitAddress = Annotated[str, _matching(r"\w[^\s\x00-\x1f\x7f]{0,500}")]
+Commit = Annotated[str, _matching(r"[0-9a-f]{40}")]
 
 
 def _inner_path(text: str) -> str:
@@ -79,9 +74,9 @@ class Source(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    repository: Annotated[str, AfterValidator(_git_address)]
+    repository: GitAddress
     """For git, whose own settings (`url.….insteadOf`) may lead to a mirror."""
-    commit: Annotated[str, AfterValidator(_commit)]
+    commit: Commit
     paths: Annotated[list[Annotated[str, AfterValidator(_inner_path)]], Field(min_length=1)]
     """The files and folders that it needs: repositories hold results and films as well."""
 

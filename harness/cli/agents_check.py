@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -105,10 +106,7 @@ def _finish(agent: Agent, tried: list[Tried], missing: list[NotTried], whole: bo
 
 
 def _reasons(missing: list[NotTried]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for each in missing:
-        counts[each.why] = counts.get(each.why, 0) + 1
-    return counts
+    return Counter(each.why for each in missing)
 
 
 def _row(tried: Tried) -> dict[str, Any]:

@@ -106,7 +106,8 @@ def try_agent(
         clean_up.callback(gateway.close)
         energy = EnergyMeter()
         clean_up.callback(energy.stop)
-        facts = machine.facts(str(client.version()["Version"]))
+        cores = int(client.info()["NCPU"])
+        machine_id = machine.machine_id(machine.facts(str(client.version()["Version"])))
         for number, (scenario, protocol, speech) in enumerate(chosen):
             play = runs_dir / f"{number:02d}-{scenario.name}-{protocol}.toml"
             if protocol is not None:
@@ -117,10 +118,10 @@ def try_agent(
                 )  # fmt: skip
             plan = _plan(agent, scenario, protocol, engine, play, suite)
             bench = Bench(
-                client, int(client.info()["NCPU"]), plan, "check", runs_dir, prepared,
+                client, cores, plan, "check", runs_dir, prepared,
                 {agent.name: made} if made else {}, {engine.name: gateway}, energy, threading.Event(),
             )  # fmt: skip
-            yield _try(bench, scenario, protocol, f"check-{number:04d}", machine.machine_id(facts))
+            yield _try(bench, scenario, protocol, f"check-{number:04d}", machine_id)
 
 
 def _plan(
