@@ -30,7 +30,7 @@ from harness.grading.trial import Cancelled
 from harness.images.bundle import Bundle
 from harness.images.prepare import Prepared
 from harness.meter.energy import Energy, EnergyMeter, unavailable
-from harness.meter.sampler import Sampler, Usage
+from harness.meter.usage import Usage, UsageWatch
 from harness.outcome import EndedBy
 from harness.output import Output
 from harness.plan import Plan, PlannedRun
@@ -180,18 +180,18 @@ def _agent_stage(
                 if door:
                     visit.start_forwarder(container)
                 engine_bytes = model.engine.memory_bytes if model else None
-                sampler = Sampler(container, engine_bytes)
+                watch = UsageWatch(container, engine_bytes)
                 finished.setup_s = time.monotonic() - began
                 on_stage("agent")
                 bench.energy.open(run_id)
-                sampler.start()
+                watch.start()
                 agent_from = time.monotonic()
                 try:
-                    stopped = _watch(bench, container, visit, door, sampler, output.add, finished)
+                    stopped = _watch(bench, container, visit, door, watch, output.add, finished)
                 finally:
                     finished.agent_s = time.monotonic() - agent_from
                     finished.energy = bench.energy.close(run_id)
-                    finished.usage = sampler.stop()
+                    finished.usage = watch.stop()
                 if door:
                     _close(door, planned, finished)
                 state = container.state_after(finished.exit)
@@ -226,7 +226,7 @@ def _watch(
     container: Container,
     visit: guest.Visit,
     door: Door | None,
-    sampler: Sampler,
+    usage: UsageWatch,
     sink: Callable[[bytes], None],
     finished: Finished,
 ) -> tuple[EndedBy, str] | None:
@@ -239,8 +239,8 @@ def _watch(
             reason = (door.stop_reason or "sandbox_error", door.stop_detail or "")
         elif bench.cancelled.is_set():
             reason = ("cancelled", "the sweep was interrupted")
-        elif sampler.usage.disk_full.is_set():
-            wrote, limit = (sampler.usage.disk_bytes or 0) >> 20, container.limits.disk_bytes >> 20
+        elif usage.usage.disk_full.is_set():
+            wrote, limit = (usage.usage.disk_bytes or 0) >> 20, container.limits.disk_bytes >> 20
             reason = ("disk_full", f"the sandbox wrote {wrote} MB, its limit is {limit} MB")
         elif time.monotonic() > deadline:
             reason = ("timeout", f"the time limit of {bench.plan.spec.time_limit_s:g} s was reached")

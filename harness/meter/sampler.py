@@ -1,87 +1,158 @@
-"""Watches a run from beside it: peaks of memory, and a writable layer that outgrows its limit."""
+"""The harness's side of the sampler: starts it, tells it where windows have their edges, takes its readings."""
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
+import select
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable
+from array import array
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
-from harness.meter import cgroup
-from harness.sandbox.container import Container, SandboxError
-
-INTERVAL_S = 0.2
-DISK_INTERVAL_S = 5.0  # Docker walks the layer for it
+INTERVAL_S = 0.097  # ten times a second, and not in step with counters that are updated ten times a second
+START_S = 30.0  # with GPUs, a second goes into finding how often their counters are updated
+ANSWER_S = 10.0
 
 
 @dataclass
-class Usage:
-    """What was seen. A figure that could not be read is None."""
+class Group:
+    """Readings that were taken together. A number that could not be read is None."""
 
-    peak_anon_bytes: int | None = None
-    peak_cgroup_bytes: int | None = None
-    engine_peak_bytes: int | None = None
-    cpu_s: float | None = None
-    oom_kills: int | None = None
-    disk_bytes: int | None = None
-    disk_full: threading.Event = field(default_factory=threading.Event)
+    times_s: list[float] = field(default_factory=list)
+    columns: dict[str, list[int | None]] = field(default_factory=dict)
+
+    def extend(self, other: Group) -> None:
+        self.times_s += other.times_s
+        for name, column in other.columns.items():
+            self.columns.setdefault(name, []).extend(column)
+
+
+@dataclass
+class Sample:
+    """What the sampler read since it was asked last: groups `rapl` (microjoules), `gpu` (millijoules, or milliwatts for
+    a GPU without a counter), `cpu` (nanoseconds of CPU time), `slow` (as the files say)."""
+
+    groups: dict[str, Group] = field(default_factory=dict)
+    gpu_users: list[list[int]] = field(default_factory=list)  # processes on each GPU when it was asked
+
+
+class SamplerLost(Exception):
+    """The sampler ended or does not answer."""
 
 
 class Sampler:
-    """Samples from `start` to `stop`. `stop` has to come before the container dies: its figures die with it."""
+    """The process. Every method may be called from any thread; `mark` never waits."""
 
-    def __init__(self, container: Container, engine_bytes: Callable[[], int | None] | None) -> None:
-        self.usage = Usage()
-        self._container = container
-        self._engine_bytes = engine_bytes
-        self._group = cgroup.of_process(container.pid())
-        self._cpu_at_start = cgroup.cpu_s(self._group)
-        self._ended = threading.Event()
-        self._threads = [
-            threading.Thread(target=self._watch_memory, name="memory", daemon=True),
-            threading.Thread(target=self._watch_disk, name="disk", daemon=True),
-        ]
+    def __init__(
+        self,
+        rapl: Mapping[str, Path],
+        slow: Mapping[str, Path],
+        *,
+        nvml: bool = True,
+        interval_s: float = INTERVAL_S,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        """Raises SamplerLost when it does not start."""
+        settings = {
+            "interval_s": interval_s,
+            "rapl": {name: str(path) for name, path in rapl.items()},
+            "slow": {name: str(path) for name, path in slow.items()},
+            "nvml": nvml,
+        }
+        self._lock = threading.Lock()
+        # Ctrl-C in the terminal is for the sweep, which still has windows to close.
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "harness.meter.sampler_process", json.dumps(settings)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            bufsize=0,
+            start_new_session=True,
+            env=dict(env) if env is not None else None,
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._in, self._out = self._process.stdin.fileno(), self._process.stdout.fileno()
+        os.set_blocking(self._in, False)
+        self._pending = b""
+        try:
+            hello = json.loads(self._line(START_S))
+        except BaseException:
+            self.stop()
+            raise
+        self.gpus: list[dict[str, Any]] = hello["gpus"]
+        self.driver: str | None = hello["driver"]
+        self.gpu_problem: str | None = hello["problem"]
 
-    def start(self) -> None:
-        for thread in self._threads:
-            thread.start()
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
-    def stop(self) -> Usage:
-        """End the sampling and take the closing figures."""
-        self._ended.set()
-        self._threads[0].join()
-        self._sample_memory()
-        usage = self.usage
-        usage.peak_cgroup_bytes = cgroup.peak_bytes(self._group)
-        usage.oom_kills = cgroup.oom_kills(self._group)
-        now = cgroup.cpu_s(self._group)
-        if now is not None and self._cpu_at_start is not None:
-            usage.cpu_s = now - self._cpu_at_start
-        return usage
+    def mark(self) -> None:
+        """Have everything read now. Costs the caller some microseconds."""
+        with contextlib.suppress(OSError):  # it is gone, or far behind: taking its readings will tell
+            os.write(self._in, b"m\n")
 
-    def _watch_memory(self) -> None:
-        while not self._ended.wait(INTERVAL_S):
-            self._sample_memory()
+    def watch(self, *, sandbox: Path | None, own: Sequence[int], engine: Sequence[int], harness: Sequence[int]) -> None:
+        """Whose CPU time to read from now on."""
+        targets = {"sandbox": str(sandbox) if sandbox else None, "own": own, "engine": engine, "harness": harness}
+        with contextlib.suppress(OSError):
+            os.write(self._in, b"w " + json.dumps(targets).encode() + b"\n")
 
-    def _sample_memory(self) -> None:
-        usage = self.usage
-        usage.peak_anon_bytes = _higher(usage.peak_anon_bytes, cgroup.anonymous_bytes(self._group))
-        if self._engine_bytes is not None:
-            usage.engine_peak_bytes = _higher(usage.engine_peak_bytes, self._engine_bytes())
-
-    def _watch_disk(self) -> None:
-        next_look = time.monotonic() + DISK_INTERVAL_S
-        while not self._ended.wait(max(0.0, next_look - time.monotonic())):
+    def take(self) -> Sample:
+        """All readings since the last time. Raises SamplerLost."""
+        with self._lock:
             try:
-                written = self._container.written_bytes()
-            except SandboxError:
-                return  # the run itself finds out what is wrong with the sandbox
-            self.usage.disk_bytes = _higher(self.usage.disk_bytes, written)
-            if written is not None and written > self._container.limits.disk_bytes:
-                self.usage.disk_full.set()
-                return
-            next_look = time.monotonic() + DISK_INTERVAL_S
+                os.write(self._in, b"t\n")
+            except OSError as error:
+                raise SamplerLost(f"the sampler is gone: {error.strerror}") from error
+            answer = json.loads(self._line(ANSWER_S))
+            groups = {}
+            for name, head in answer["groups"].items():
+                rows = int(head["rows"])
+                times = array("d", self._bytes(8 * rows))
+                columns = {}
+                for column in head["names"]:
+                    numbers = array("q", self._bytes(8 * rows))
+                    columns[column] = [None if number < 0 else number for number in numbers]
+                groups[name] = Group(list(times), columns)
+            return Sample(groups, answer["gpu_users"])
 
+    def stop(self) -> None:
+        """End the process. Safe to call twice."""
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None and not stream.closed:
+                stream.close()
+        try:
+            self._process.wait(timeout=2)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
-def _higher(known: int | None, seen: int | None) -> int | None:
-    return seen if known is None else known if seen is None else max(known, seen)
+    def _line(self, limit_s: float) -> bytes:
+        deadline = time.monotonic() + limit_s
+        while b"\n" not in self._pending:
+            self._receive(deadline)
+        line, _, self._pending = self._pending.partition(b"\n")
+        return line
+
+    def _bytes(self, count: int) -> bytes:
+        deadline = time.monotonic() + ANSWER_S
+        while len(self._pending) < count:
+            self._receive(deadline)
+        content, self._pending = self._pending[:count], self._pending[count:]
+        return content
+
+    def _receive(self, deadline: float) -> None:
+        ready, _, _ = select.select([self._out], [], [], max(0.0, deadline - time.monotonic()))
+        chunk = os.read(self._out, 1 << 20) if ready else b""
+        if not chunk:
+            raise SamplerLost("the sampler does not answer" if not ready else "the sampler ended")
+        self._pending += chunk

@@ -264,3 +264,142 @@ def m003_what_agents_say_and_change(db: Database) -> None:
     ALTER TABLE calls ADD COLUMN refused_tokens INTEGER;
     """,
     )
+
+
+@migration
+def m004_energy_in_parts(db: Database) -> None:
+    run_script(
+        db,
+        """
+    ALTER TABLE energy ADD COLUMN low_j REAL;
+    ALTER TABLE energy ADD COLUMN high_j REAL;
+    ALTER TABLE energy ADD COLUMN detail TEXT;
+    ALTER TABLE runs ADD COLUMN session INTEGER;
+    ALTER TABLE runs ADD COLUMN energy_source TEXT;
+    ALTER TABLE runs ADD COLUMN peak_w REAL;
+    ALTER TABLE runs ADD COLUMN idle_number INTEGER;
+    ALTER TABLE runs ADD COLUMN engine_location TEXT;
+    ALTER TABLE runs ADD COLUMN engine_state TEXT;
+    ALTER TABLE runs ADD COLUMN framework_cpu_s REAL;
+    ALTER TABLE runs ADD COLUMN engine_cpu_s REAL;
+    ALTER TABLE runs ADD COLUMN harness_cpu_s REAL;
+    ALTER TABLE runs ADD COLUMN rest_cpu_s REAL;
+    ALTER TABLE runs ADD COLUMN conditions TEXT;
+    UPDATE runs SET energy_source = 'codecarbon';
+    CREATE TABLE call_energy (
+        run_id TEXT NOT NULL REFERENCES runs(run_id) ON DELETE CASCADE,
+        call_index INTEGER NOT NULL,
+        phase TEXT NOT NULL CHECK (phase IN ('load', 'prefill', 'decode')),
+        duration_s REAL NOT NULL,
+        tokens INTEGER,
+        joules REAL,
+        low_j REAL,
+        high_j REAL,
+        spread_j REAL,
+        kind TEXT NOT NULL,
+        source TEXT NOT NULL,
+        coverage TEXT NOT NULL,
+        PRIMARY KEY (run_id, call_index, phase)
+    );
+    CREATE TABLE sessions (
+        sweep_id TEXT NOT NULL REFERENCES sweeps(sweep_id),
+        session INTEGER NOT NULL,
+        started_at TEXT NOT NULL,
+        ended_at TEXT,
+        duration_s REAL,
+        sources TEXT NOT NULL,
+        conditions TEXT NOT NULL,
+        country TEXT,
+        carbon_g_per_kwh REAL,
+        carbon_source TEXT,
+        PRIMARY KEY (sweep_id, session)
+    );
+    CREATE TABLE session_energy (
+        sweep_id TEXT NOT NULL,
+        session INTEGER NOT NULL,
+        source TEXT NOT NULL,
+        component TEXT NOT NULL,
+        joules REAL,
+        kind TEXT NOT NULL,
+        coverage TEXT NOT NULL,
+        detail TEXT,
+        PRIMARY KEY (sweep_id, session, source, component),
+        FOREIGN KEY (sweep_id, session) REFERENCES sessions(sweep_id, session)
+    );
+    CREATE TABLE idle (
+        sweep_id TEXT NOT NULL,
+        number INTEGER NOT NULL,
+        session INTEGER NOT NULL,
+        before_position INTEGER NOT NULL,
+        state TEXT NOT NULL CHECK (state IN ('loaded', 'unloaded')),
+        model TEXT,
+        started_at TEXT NOT NULL,
+        duration_s REAL NOT NULL,
+        source TEXT NOT NULL,
+        component TEXT NOT NULL,
+        watts REAL,
+        kind TEXT NOT NULL,
+        coverage TEXT NOT NULL,
+        busy_cores REAL,
+        detail TEXT,
+        PRIMARY KEY (sweep_id, number, source, component),
+        FOREIGN KEY (sweep_id, session) REFERENCES sessions(sweep_id, session)
+    );
+    CREATE TABLE jobs (
+        sweep_id TEXT NOT NULL,
+        number INTEGER NOT NULL,
+        session INTEGER NOT NULL,
+        job TEXT NOT NULL CHECK (job IN ('warmup', 'control')),
+        before_position INTEGER NOT NULL,
+        what TEXT NOT NULL,
+        started_at TEXT NOT NULL,
+        duration_s REAL NOT NULL,
+        output_tokens INTEGER,
+        joules REAL,
+        kind TEXT NOT NULL,
+        coverage TEXT NOT NULL,
+        detail TEXT,
+        PRIMARY KEY (sweep_id, number),
+        FOREIGN KEY (sweep_id, session) REFERENCES sessions(sweep_id, session)
+    );
+    CREATE TABLE calibrations (
+        machine_id TEXT NOT NULL REFERENCES machines(machine_id),
+        measured_at TEXT NOT NULL,
+        source TEXT NOT NULL,
+        coverage TEXT NOT NULL,
+        factor REAL NOT NULL,
+        low REAL NOT NULL,
+        high REAL NOT NULL,
+        windows INTEGER NOT NULL,
+        duration_s REAL NOT NULL,
+        detail TEXT NOT NULL,
+        harness_version TEXT NOT NULL,
+        PRIMARY KEY (machine_id, measured_at)
+    );
+    CREATE TABLE flags (
+        flag TEXT PRIMARY KEY,
+        leaves_out INTEGER NOT NULL,
+        meaning TEXT NOT NULL
+    );
+    DROP VIEW runs_summary;
+    CREATE VIEW runs_summary AS
+    SELECT runs.run_id, runs.sweep_id, runs.suite, runs.task, runs.agent, runs.engine, runs.model,
+           runs.protocol, runs.think, runs.repetition, outcomes.outcome, runs.ended_by, runs.verdict,
+           runs.claimed, runs.started_at, runs.duration_s, runs.agent_s, runs.calls, runs.input_tokens,
+           runs.output_tokens, runs.cpu_s, runs.sandbox_peak_anon_bytes, runs.engine_peak_bytes,
+           runs.energy_source, gross.joules AS energy_j, net.joules AS net_energy_j,
+           COALESCE(gross.kind, 'unavailable') AS energy_kind, gross.coverage AS energy_coverage,
+           runs.peak_w, endings.counts,
+           (SELECT group_concat(flags.flag, ', ') FROM json_each(runs.flags) AS said
+            JOIN flags ON flags.leaves_out AND
+                 flags.flag = substr(said.value, 1, instr(said.value || ':', ':') - 1)) AS left_out,
+           runs.image_source, runs.image_origin, runs.engine_location, runs.flags, runs.machine_id
+    FROM runs
+    JOIN outcomes USING (ended_by, verdict)
+    JOIN endings USING (ended_by)
+    LEFT JOIN energy AS gross ON gross.run_id = runs.run_id AND gross.source = runs.energy_source
+         AND gross.layer = 'gross' AND gross.phase = 'agent' AND gross.component = 'total'
+    LEFT JOIN energy AS net ON net.run_id = runs.run_id AND net.source = runs.energy_source
+         AND net.layer = 'net' AND net.phase = 'agent' AND net.component = 'total';
+    """,
+    )

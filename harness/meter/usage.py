@@ -1,0 +1,87 @@
+"""Watches a run from beside it: peaks of memory, and a writable layer that outgrows its limit."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from harness.meter import cgroup
+from harness.sandbox.container import Container, SandboxError
+
+INTERVAL_S = 0.2
+DISK_INTERVAL_S = 5.0  # Docker walks the layer for it
+
+
+@dataclass
+class Usage:
+    """What was seen. A figure that could not be read is None."""
+
+    peak_anon_bytes: int | None = None
+    peak_cgroup_bytes: int | None = None
+    engine_peak_bytes: int | None = None
+    cpu_s: float | None = None
+    oom_kills: int | None = None
+    disk_bytes: int | None = None
+    disk_full: threading.Event = field(default_factory=threading.Event)
+
+
+class UsageWatch:
+    """Samples from `start` to `stop`. `stop` has to come before the container dies: its figures die with it."""
+
+    def __init__(self, container: Container, engine_bytes: Callable[[], int | None] | None) -> None:
+        self.usage = Usage()
+        self._container = container
+        self._engine_bytes = engine_bytes
+        self._group = cgroup.of_process(container.pid())
+        self._cpu_at_start = cgroup.cpu_s(self._group)
+        self._ended = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._watch_memory, name="memory", daemon=True),
+            threading.Thread(target=self._watch_disk, name="disk", daemon=True),
+        ]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> Usage:
+        """End the sampling and take the closing figures."""
+        self._ended.set()
+        self._threads[0].join()
+        self._sample_memory()
+        usage = self.usage
+        usage.peak_cgroup_bytes = cgroup.peak_bytes(self._group)
+        usage.oom_kills = cgroup.oom_kills(self._group)
+        now = cgroup.cpu_s(self._group)
+        if now is not None and self._cpu_at_start is not None:
+            usage.cpu_s = now - self._cpu_at_start
+        return usage
+
+    def _watch_memory(self) -> None:
+        while not self._ended.wait(INTERVAL_S):
+            self._sample_memory()
+
+    def _sample_memory(self) -> None:
+        usage = self.usage
+        usage.peak_anon_bytes = _higher(usage.peak_anon_bytes, cgroup.anonymous_bytes(self._group))
+        if self._engine_bytes is not None:
+            usage.engine_peak_bytes = _higher(usage.engine_peak_bytes, self._engine_bytes())
+
+    def _watch_disk(self) -> None:
+        next_look = time.monotonic() + DISK_INTERVAL_S
+        while not self._ended.wait(max(0.0, next_look - time.monotonic())):
+            try:
+                written = self._container.written_bytes()
+            except SandboxError:
+                return  # the run itself finds out what is wrong with the sandbox
+            self.usage.disk_bytes = _higher(self.usage.disk_bytes, written)
+            if written is not None and written > self._container.limits.disk_bytes:
+                self.usage.disk_full.set()
+                return
+            next_look = time.monotonic() + DISK_INTERVAL_S
+
+
+def _higher(known: int | None, seen: int | None) -> int | None:
+    return seen if known is None else known if seen is None else max(known, seen)
