@@ -22,6 +22,7 @@ from typer.main import get_command
 from harness import agent_record
 from harness.agent_record import Record
 from harness.cli import app
+from harness.flags import FLAGS
 from harness.manifests import Agent, find_agents
 from harness.outcome import ENDINGS, VERDICTS
 from harness.store.columns import COLUMNS, TABLES
@@ -34,7 +35,8 @@ NOTE = "<!-- Made by docs/generate.py: change the code, then run `make docs`. --
 VIEW = "runs_summary"
 
 # What the view calls by another name than the table `energy` does.
-VIEW_NAMES = {"energy_j": "joules", "energy_kind": "kind", "energy_coverage": "coverage"}
+VIEW_NAMES = {"energy_j": "joules", "net_energy_j": "joules", "energy_kind": "kind", "energy_coverage": "coverage"}
+VIEW_OWN = {"left_out": "the flags that leave the run out of statistics of energy and time; empty for none"}
 
 
 def commands() -> Iterator[tuple[str, Any, Any]]:
@@ -90,6 +92,12 @@ def schema_page() -> str:
         "`invalid`, whatever its verdict.\n\n"
         + table(["ended_by", "whose doing", "retried", "counts", "meaning"], endings)
     )
+    flags = [[f"`{name}`", "left out" if flag.leaves_out else "", flag.meaning] for name, flag in FLAGS.items()]
+    parts.append(
+        "## Flags\n\nWhat a reader should know before using a run. A run with a flag that leaves it out is left out of "
+        "statistics of energy and time, and how many were is said; its verdict and its tokens count.\n\n"
+        + table(["flag", "energy and time", "meaning"], flags)
+    )
     verdicts = [[f"`{name}`", f"`{outcome}`", meaning] for name, (outcome, meaning) in VERDICTS.items()]
     parts.append(
         "## Verdicts\n\nWhat the tests said about the patch, and the outcome of a run that counts.\n\n"
@@ -102,6 +110,8 @@ def meaning_of(table_name: str, column: str) -> str:
     """A column's sentence; a column of the view has that of the table it comes from. Raises KeyError without one."""
     if table_name != VIEW:
         return COLUMNS[table_name][column]
+    if column in VIEW_OWN:
+        return VIEW_OWN[column]
     if column in VIEW_NAMES:
         return COLUMNS["energy"][VIEW_NAMES[column]]
     home = next((name for name in ("runs", "outcomes", "endings") if column in COLUMNS[name]), "runs")

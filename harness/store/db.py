@@ -17,6 +17,7 @@ from typing import Any
 from sqlite_utils import Database
 
 from harness.errors import MachineError, UserError
+from harness.flags import FLAGS
 from harness.outcome import ENDINGS, all_outcomes
 from harness.store.migrations import migrate
 
@@ -68,13 +69,14 @@ def _write_meanings(db: Database) -> None:
         for name, e in ENDINGS.items()
     ]
     pairs = [{"ended_by": e, "verdict": v, "outcome": o} for e, v, o in all_outcomes()]
+    flags = [{"flag": name, "leaves_out": int(f.leaves_out), "meaning": f.meaning} for name, f in FLAGS.items()]
+    wanted = {"endings": rows, "outcomes": pairs, "flags": flags}
     # Written only when they differ, so that a reader never waits for a sweep that is writing.
-    if not (_same_rows(db, "endings", rows) and _same_rows(db, "outcomes", pairs)):
+    if not all(_same_rows(db, table, meanings) for table, meanings in wanted.items()):
         with db.atomic():
-            db.execute("DELETE FROM endings")
-            db.execute("DELETE FROM outcomes")
-            db.table("endings").insert_all(rows)
-            db.table("outcomes").insert_all(pairs)
+            for table, meanings in wanted.items():
+                db.execute(f"DELETE FROM {table}")
+                db.table(table).insert_all(meanings)
 
 
 def _same_rows(db: Database, table: str, rows: list[dict[str, Any]]) -> bool:
