@@ -99,7 +99,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         "peak_w": "highest mean power over one second of the agent stage, of energy_source",
         "idle_number": "the measurement of idle power that net energy uses (table idle)",
         "engine_location": "local, container or remote; none where no model is called",
-        "engine_state": "state of the engine at the start: warm (model loaded, prompt cache empty) or cold (not loaded)",
+        "engine_state": "the engine at the start: warm (model loaded, prompt cache empty) or cold (not loaded)",
         "framework_cpu_s": "CPU seconds of the runner's own process during the agent stage, what it started left out",
         "engine_cpu_s": "CPU seconds of the engine's processes during the agent stage",
         "harness_cpu_s": "CPU seconds of the harness and its instruments during the agent stage",
@@ -140,8 +140,8 @@ COLUMNS: dict[str, dict[str, str]] = {
         "run_id": "the run it belongs to",
         "source": "the instrument: rapl, nvml, zeus, codecarbon or meter; counters: rapl and nvml (or zeus) together; "
         "wall_factor: counters times the machine's calibration",
-        "component": "cpu, dram, psys, gpu0 and so on, gpu, ram or total; by share of CPU time: sandbox, engine, harness, "
-        "rest, framework, tools",
+        "component": "cpu, dram, psys, gpu0 and so on, gpu, ram or total; by share of CPU time: sandbox, engine, "
+        "harness, rest, framework, tools",
         "layer": "gross, idle (power at rest times the window) or net (gross less idle)",
         "phase": "agent: the whole agent stage; its parts load, prefill, decode, between_calls, tail; outside of it: "
         "clear (of the engine's cache), grading",
@@ -172,7 +172,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         "started_at": "UTC, ISO 8601",
         "ended_at": "UTC, ISO 8601; empty while it goes on, or when the harness was killed",
         "duration_s": "seconds that session_energy covers",
-        "sources": "JSON: each source of energy with its kind, its parts, the backend it really uses, or what is missing",
+        "sources": "JSON: each source of energy with its kind and the backend it really uses, or what is missing",
         "conditions": "JSON: governor, drivers, power limits, kernel, load and what else makes up the machine's state",
         "country": "ISO 3166 code that --country gave",
         "carbon_g_per_kwh": "grams of CO2 equivalent for each kWh there",
