@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from harness.agent_record import first_request_tokens
 from harness.engines.base import Engine, ModelInfo
@@ -17,6 +17,7 @@ from harness.suites import Suite, Task
 from harness.suites.harbor import folder_hash
 
 Protocol = Literal["text", "tools"]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,9 @@ class Plan:
                       "left_out": {task.name: task.reason for task in self.suite.left_out}},
             "sampling": {"temperature": self.temperature, "top_p": self.top_p, "seed": self.spec.seed},
             "rules": self.spec.model_dump(
-                include={"repeats", "order", "rest_s", "time_limit_s", "max_calls", "max_tokens", "num_predict",
-                         "think", "protocol", "cpus", "memory_mb", "disk_mb"}
+                include={"repeats", "order", "warmup", "rest_s", "rest_band_c", "control_every", "when_busy", "idle_s",
+                         "idle_every", "engine_state", "slots", "meter", "meter_at", "time_limit_s", "max_calls",
+                         "max_tokens", "num_predict", "think", "protocol", "cpus", "memory_mb", "disk_mb"}
             ),
             "runs": [
                 [r.agent.name, f"{r.engine_name}/{r.model_name}", r.task.name, r.repetition, r.protocol]
@@ -152,7 +154,12 @@ def make_plan(
     models: Mapping[str, Model],
     pairs: Collection[tuple[str, str]] | None = None,
 ) -> Plan:
-    """Order the runs: model by model, shuffled within (by the sweep's seed), agents without a model first.
+    """Choose and order the runs.
+
+    Order "blocks": a block is one task in one repetition, with every agent and model. Repetitions follow each other,
+    the tasks of each are in random order, and so are, within a block, the models and the agents of a model. Runs of one
+    model stay together there, for each change loads a model anew; agents without a model are a group like a model's.
+    Neither agent nor model is so confounded with time. Order "listed": as they were named, without any chance.
 
     `pairs` are the agents and models (as engine/name) of a stored sweep: they are taken as they were decided then.
     Raises UserError for what can't be run.
@@ -163,46 +170,37 @@ def make_plan(
     callers = [agent for agent in agents if agent.manifest.calls_model]
     if callers and not models:
         raise UserError(f"--models is missing: agent {callers[0].name} calls a model")
-    blocks: list[list[tuple[Agent, Model | None, Task, int, Protocol | None]]] = [
-        [
-            (agent, None, task, repetition, None)
-            for repetition in range(1, spec.repeats + 1)
-            for task in suite.tasks
-            for agent in agents
-            if not agent.manifest.calls_model
-        ]
-    ]
+    groups: list[tuple[Model | None, list[tuple[Agent, Protocol | None]]]] = []
+    if without := [agent for agent in agents if not agent.manifest.calls_model]:
+        groups.append((None, [(agent, None) for agent in without]))
     refused: list[Unusable] = []
     for model in models.values():
         spoken = {agent.name: protocol_of(agent, model, spec) for agent in callers}
-        fitting = []
+        fitting: list[tuple[Agent, Protocol | None]] = []
         for agent in callers:
             if pairs is not None:
                 reason = None if (agent.name, f"{model.info.engine}/{model.info.name}") in pairs else ""
             else:
                 reason = too_small(agent, model, spoken[agent.name], suite.name)
             if reason is None:
-                fitting.append(agent)
+                fitting.append((agent, spoken[agent.name]))
             elif reason and agent.named_in(spec.agents):
                 raise UserError(reason)
             elif reason:
                 refused.append(Unusable(f"{agent.name} × {model.label}", agent.origin, reason))
-        blocks.append(
-            [
-                (agent, model, task, repetition, spoken[agent.name])
-                for repetition in range(1, spec.repeats + 1)
-                for task in suite.tasks
-                for agent in fitting
-            ]
-        )
-    shuffle = random.Random(spec.seed).shuffle
+        groups.append((model, fitting))
+    chance = random.Random(spec.seed)
+
+    def ordered(items: Sequence[T]) -> list[T]:
+        return chance.sample(items, len(items)) if spec.order == "blocks" else list(items)
+
     runs: list[PlannedRun] = []
-    for block in blocks:
-        if spec.order == "shuffled":
-            shuffle(block)
-        for agent, chosen, task, repetition, protocol in block:
-            seed = run_seed(spec.seed, task.name, repetition)
-            runs.append(PlannedRun(len(runs), agent, chosen, task, repetition, protocol, seed))
+    for repetition in range(1, spec.repeats + 1):
+        for task in ordered(suite.tasks):
+            for chosen, members in ordered(groups):
+                for agent, protocol in ordered(members):
+                    seed = run_seed(spec.seed, task.name, repetition)
+                    runs.append(PlannedRun(len(runs), agent, chosen, task, repetition, protocol, seed))
     spread = spec.repeats > 1
     temperature = spec.temperature if spec.temperature is not None else (0.7 if spread else 0.0)
     top_p = spec.top_p if spec.top_p is not None or spec.temperature is not None else (0.95 if spread else None)

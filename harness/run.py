@@ -10,11 +10,10 @@ import tarfile
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import docker
 
@@ -29,11 +28,13 @@ from harness.grading.grade import Grade, grade
 from harness.grading.trial import Cancelled
 from harness.images.bundle import Bundle
 from harness.images.prepare import Prepared
-from harness.meter.energy import Energy, EnergyMeter, unavailable
-from harness.meter.usage import Usage, UsageWatch
+from harness.meter.figures import Idle
+from harness.meter.meter import Meter
+from harness.meter.run_energy import RunEnergy, Windows, clocks_apart, none, run_energy
+from harness.meter.usage import Targets, Usage, UsageWatch
 from harness.outcome import EndedBy
 from harness.output import Output
-from harness.plan import Plan, PlannedRun
+from harness.plan import Model, Plan, PlannedRun
 from harness.sandbox import history
 from harness.sandbox.container import Container, Exit, Limits, running, tar_of
 from harness.sandbox.leftovers import socket_dir_prefix, socket_root
@@ -63,8 +64,15 @@ class Bench:
     images: dict[str, Prepared]  # by task name
     bundles: dict[str, Bundle]  # by agent name
     gateways: dict[str, Gateway]  # by engine name
-    energy: EnergyMeter
+    meter: Meter | None  # None: energy is not asked for
     cancelled: threading.Event
+    session: int = 1
+    idles: dict[str, Idle] = field(default_factory=dict)  # newest, by the label of the model in memory, or UNLOADED
+    wall_factor: tuple[float, float, float] | None = None  # of this machine, with its interval
+    shared: dict[str, Readiness] = field(default_factory=dict)  # with --slots, by the label of the model
+
+
+UNLOADED = ""
 
 
 @dataclass
@@ -80,7 +88,8 @@ class Finished:
     grade: Grade = field(default_factory=lambda: Grade("not_gradable", "the run did not come to it", None, b""))
     calls: list[CallRecord] | None = None  # None where no model is called
     usage: Usage = field(default_factory=Usage)
-    energy: list[Energy] = field(default_factory=unavailable)
+    energy: RunEnergy = field(default_factory=lambda: none("the run did not come to its agent stage"))
+    engine_location: str = "none"
     readiness: Readiness | None = None
     patch: bytes = b""
     setup_s: float = 0.0
@@ -101,25 +110,55 @@ def execute(bench: Bench, planned: PlannedRun, run_id: str, on_stage: Callable[[
     shutil.rmtree(folder, ignore_errors=True)  # what a killed harness left of this run
     folder.mkdir(parents=True)
     finished = Finished("sandbox_error", None, _now())
+    windows = Windows(clocks=(clocks_apart(), 0.0))
     try:
         on_stage("setup")
-        _agent_stage(bench, planned, run_id, folder, finished, began, on_stage)
+        _agent_stage(bench, planned, run_id, folder, finished, windows, began, on_stage)
         if finished.ended_by != "cancelled":
             on_stage("grading")
             graded_from = time.monotonic()
             limits = task_limits(planned.task, bench.cores, bench.plan.spec)
             finished.grade = _graded(bench, planned, run_id, finished.patch, limits)
-            finished.grading_s = time.monotonic() - graded_from
+            windows.grading = (graded_from, time.monotonic())
+            finished.grading_s = windows.grading[1] - graded_from
             finished.flags += finished.grade.notes
     except Cancelled:
         finished.ended_by, finished.detail = "cancelled", "the sweep was interrupted"
     except MachineError as error:
         finished.ended_by, finished.detail = "sandbox_error", str(error)
     finished.ended_at, finished.duration_s = _now(), time.monotonic() - began
-    for name, content in (("patch.diff", finished.patch), ("tests.log", finished.grade.log)):
+    windows.clocks = (windows.clocks[0], clocks_apart())
+    _measure(bench, planned, finished, windows)
+    power = json.dumps(finished.energy.columns).encode() if finished.energy.columns else b""
+    contents = (("patch.diff", finished.patch), ("tests.log", finished.grade.log), ("power.json", power))
+    for name, content in contents:
         if content:
             finished.artefacts.append(keep(bench.runs_dir, folder, name, content))
     return finished
+
+
+def _measure(bench: Bench, planned: PlannedRun, finished: Finished, windows: Windows) -> None:
+    """Turn what the instruments said since the last run into this run's figures."""
+    if bench.meter is None:
+        finished.energy = none("energy was not asked for")
+        return
+    if bench.plan.spec.slots > 1:
+        finished.energy = none("other runs went on at the same time (--slots)")
+        finished.flags.append("shared_machine")
+        return
+    engine = planned.model.engine if planned.model else None
+    remote = finished.engine_location == "remote"
+    finished.energy = run_energy(
+        bench.meter.cut(),
+        windows,
+        finished.calls or [],
+        idle=bench.idles.get(planned.model.label if planned.model else UNLOADED),
+        engine_pids=engine.pids() if engine else (),
+        remote=remote,
+        meter_away=remote and bench.plan.spec.meter_at == "engine",
+        wall_factor=bench.wall_factor,
+        cores=bench.cores,
+    )
 
 
 def _graded(bench: Bench, planned: PlannedRun, run_id: str, patch: bytes, limits: Limits) -> Grade:
@@ -141,6 +180,7 @@ def _agent_stage(
     run_id: str,
     folder: Path,
     finished: Finished,
+    windows: Windows,
     began: float,
     on_stage: Callable[[str], None],
 ) -> None:
@@ -162,10 +202,13 @@ def _agent_stage(
         try:
             if model:
                 try:
-                    finished.readiness = model.engine.prepare(model.info.name, model.num_ctx)
+                    finished.readiness = _ready(bench, model)
+                    finished.engine_location = model.engine.location()
                 except MachineError as error:
                     finished.ended_by, finished.detail = "model_error", str(error)
                     return
+                cleared = time.monotonic()  # the last that is done to make an engine ready
+                windows.clear = (cleared - finished.readiness.clear_s, cleared)
                 door = bench.gateways[model.info.engine].open(
                     socket_dir / guest.SOCKET_NAME, _policy(plan, planned), model.info, folder
                 )
@@ -181,19 +224,23 @@ def _agent_stage(
                     visit.start_forwarder(container)
                 engine_bytes = model.engine.memory_bytes if model else None
                 watch = UsageWatch(container, engine_bytes)
+                targets = Targets(bench.meter, watch.group, model.engine.pids() if model else ())
                 finished.setup_s = time.monotonic() - began
                 on_stage("agent")
-                bench.energy.open(run_id)
                 watch.start()
+                targets.mark()
                 agent_from = time.monotonic()
                 try:
-                    stopped = _watch(bench, container, visit, door, watch, output.add, finished)
+                    stopped = _watch(bench, container, visit, door, watch, targets, output.add, finished)
                 finally:
-                    finished.agent_s = time.monotonic() - agent_from
-                    finished.energy = bench.energy.close(run_id)
+                    ended = time.monotonic()
+                    targets.mark()
+                    windows.agent = (agent_from, ended)
+                    windows.opened_s = door.opened_s if door else 0.0
+                    finished.agent_s = ended - agent_from
                     finished.usage = watch.stop()
                 if door:
-                    _close(door, planned, finished)
+                    _close(bench, door, planned, finished)
                 state = container.state_after(finished.exit)
                 if state.word != "running":
                     finished.exit = None  # what Docker says of a command whose container has died means nothing
@@ -221,12 +268,29 @@ def _agent_stage(
             finished.artefacts.append(keep(bench.runs_dir, folder, "agent.log", folder / "agent.log"))
 
 
+def prepare_for_several(bench: Bench, model: Model) -> None:
+    """Make an engine ready once for runs that go on at the same time. Raises MachineError."""
+    readiness = model.engine.prepare(model.info.name, model.num_ctx)
+    bench.shared[model.label] = replace(readiness, notes=(*readiness.notes, "made ready once for several runs"))
+
+
+def _ready(bench: Bench, model: Model) -> Readiness:
+    """Bring the engine to the state in which each run starts. Raises MachineError."""
+    if bench.plan.spec.slots > 1:
+        return replace(bench.shared[model.label], load_s=0.0, clear_s=0.0)
+    readiness = model.engine.prepare(model.info.name, model.num_ctx)
+    if bench.plan.spec.engine_state == "cold":
+        model.engine.unload()
+    return readiness
+
+
 def _watch(
     bench: Bench,
     container: Container,
     visit: guest.Visit,
     door: Door | None,
     usage: UsageWatch,
+    targets: Targets,
     sink: Callable[[bytes], None],
     finished: Finished,
 ) -> tuple[EndedBy, str] | None:
@@ -235,6 +299,7 @@ def _watch(
     deadline = time.monotonic() + bench.plan.spec.time_limit_s
     reason: tuple[EndedBy, str] | None = None
     while reason is None and not runner.wait(POLL_S):
+        targets.look_for(runner)
         if door and door.stopped.is_set():
             reason = (door.stop_reason or "sandbox_error", door.stop_detail or "")
         elif bench.cancelled.is_set():
@@ -260,7 +325,7 @@ def _watch(
     return reason
 
 
-def _close(door: Door, planned: PlannedRun, finished: Finished) -> None:
+def _close(bench: Bench, door: Door, planned: PlannedRun, finished: Finished) -> None:
     """Close the door; nothing may decode into the next run."""
     finished.calls = door.close()
     engine = planned.model.engine if planned.model else None
@@ -268,16 +333,19 @@ def _close(door: Door, planned: PlannedRun, finished: Finished) -> None:
         return
     try:
         try:
-            engine.settle()
+            if bench.plan.spec.slots == 1:  # else it may well be at work, for another run
+                engine.settle()
         except EngineStuck:
             engine.restart()
             finished.flags.append("engine_restarted")
     except MachineError as error:
         # This run is over; whether the next one can start, its own preparation finds out.
-        finished.flags.append(f"engine_unsettled: {error}")
+        finished.flags.append(f"engine_not_drained: {error}")
     sent = [call for call in finished.calls if call.sent]
     if sent and sent[0].cached_tokens != 0:
-        finished.flags.append("cached_at_start" if sent[0].cached_tokens else "cache_unknown_at_start")
+        finished.flags.append("warm_cache" if sent[0].cached_tokens else "cache_unknown_at_start")
+    if bench.plan.spec.engine_state == "cold" and sent and sent[0].load_s is not None and sent[0].load_s == 0:
+        finished.flags.append("warm_cache: the model was in memory, a cold start was asked for")
     if any(call.input_tokens is None or call.output_tokens is None for call in sent):
         finished.flags.append("tokens_incomplete")
     if any(call.status == "engine_error" and call.http_status is None for call in sent):
@@ -352,22 +420,3 @@ def task_limits(task: Task, cores: int, spec: Spec, longest_s: float = 0.0) -> L
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-def sums(calls: Sequence[CallRecord]) -> dict[str, int | None]:
-    """Tokens over the calls that the engine was asked for: the sum of what is known, None if nothing is."""
-    totals: dict[str, int | None] = {}
-    for name in ("input_tokens", "cached_tokens", "thinking_tokens", "output_tokens"):
-        known = [value for call in calls if call.sent and (value := getattr(call, name)) is not None]
-        totals[name] = sum(known) if known or not calls else None
-    return totals
-
-
-def call_row(run_id: str, call: CallRecord) -> dict[str, Any]:
-    """A call as a row of the table `calls`."""
-    row = asdict(call)
-    row["call_index"] = row.pop("index")
-    row["run_id"] = run_id
-    row["call_id"] = f"{run_id}/{call.index}"
-    row["asked"] = json.dumps(call.asked)
-    return row

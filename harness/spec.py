@@ -1,6 +1,7 @@
 """What a sweep is: every flag of `harness sweep`, as a file and as a value.
 
-A TOML file holds the same names with underscores; what is given on the command line wins.
+A TOML file holds the same names with underscores, those of the experiment in a table `[experiment]`, those of energy in
+`[energy]`; what is given on the command line wins.
 """
 
 from __future__ import annotations
@@ -42,10 +43,36 @@ class Spec(BaseModel):
     repeats: Annotated[Whole, Field(ge=1)] = 1
     seed: Annotated[Whole, Field(ge=0)] = 0
     """Every random choice follows from it: the order of the runs, the seed of each call."""
-    order: Literal["shuffled", "listed"] = "shuffled"
-    """Order of the runs of one model. Models are never interleaved, for each change loads a model anew."""
+    order: Literal["blocks", "listed"] = "blocks"
+    """blocks: a task in one repetition with all its agents and models, in random order. listed: as they were named."""
+    warmup: Annotated[Whole, Field(ge=0)] = 0
+    """Runs before the first that are made and not counted."""
     rest_s: Annotated[Number, Field(ge=0)] = 0.0
     """Pause between runs, for the machine to cool down."""
+    rest_band_c: Annotated[Number, Field(gt=0)] | None = None
+    """Rest until the processor is within so many degrees of idle, and power within a tenth."""
+    control_every: Annotated[Whole, Field(ge=0)] = 0
+    """A fixed control job before every so many runs; 0: none."""
+    when_busy: Literal["warn", "wait", "refuse"] = "warn"
+    """When other programs keep the machine busy."""
+    idle_s: Annotated[Number, Field(ge=0)] | None = None
+    """Of each measurement of idle power; 0: none. Unset: 60 where something measures energy, else 5."""
+    idle_every: Annotated[Whole, Field(ge=0)] = 20
+    """Idle power is measured again after so many runs; 0: only before the first."""
+    engine_state: Literal["warm", "cold"] = "warm"
+    """At the start of each run. warm: model loaded, prompt cache empty. cold: not loaded."""
+    slots: Annotated[Whole, Field(ge=1, le=256)] = 1
+    """Runs at the same time. Above 1 no run has an energy of its own."""
+    require: Literal["measured"] | None = None
+    """Refuse to start where no source measures energy."""
+    meter: Name | None = None
+    """An external meter: command:... or http://..."""
+    meter_at: Literal["here", "engine"] = "here"
+    """What the meter stands at: this machine, or that of a remote engine."""
+    country: Annotated[str, Field(pattern="^[A-Z]{3}$")] | None = None
+    """ISO 3166 code of three letters, for the grid's CO2."""
+    memory_bandwidth_gb_s: Annotated[Number, Field(gt=0)] | None = None
+    """Of the memory that the models lie in, for rates that are normalised by it."""
     retries: Annotated[Whole, Field(ge=0)] = 1
     """Further tries of a run that ended by a fault that was not the agent's."""
     time_limit_s: Annotated[Number, Field(gt=0)] = 1800.0
@@ -71,8 +98,26 @@ class Spec(BaseModel):
 
 DEFAULT_NUM_CTX = 16384
 
-FLAGS = {"rest_s": "--rest", "time_limit_s": "--time-limit"}
+FLAGS = {
+    "rest_s": "--rest",
+    "rest_band_c": "--rest-band",
+    "idle_s": "--idle",
+    "time_limit_s": "--time-limit",
+    "memory_bandwidth_gb_s": "--memory-bandwidth",
+}
 """The flags that are not named as their field is."""
+
+
+TABLES = {
+    "experiment": (
+        "repeats", "seed", "order", "warmup", "rest_s", "rest_band_c", "control_every", "when_busy", "idle_s",
+        "idle_every", "engine_state", "slots",
+    ),
+    "energy": ("require", "meter", "meter_at", "country", "memory_bandwidth_gb_s"),
+}  # fmt: skip
+"""The tables of a spec file, and the fields that stand in them."""
+
+_TABLE_OF = {field: table for table, fields in TABLES.items() for field in fields}
 
 
 def flag_of(field: str) -> str:
@@ -98,7 +143,7 @@ def read_spec(file: Path | None, flags: Mapping[str, Any], stored: Mapping[str, 
         name = str(problem["loc"][0])
         if problem["type"] == "missing":
             raise UserError(f"{flag_of(name)} is missing: name what should run, or give a --spec file") from error
-        where = flag_of(name) if name in given else f"{file or 'the stored spec'}: {name}"
+        where = flag_of(name) if name in given else f"{file or 'the stored spec'}: {_place(name)}"
         raise UserError(f"{where}: expected {expected(problem)}, found {problem['input']!r}") from error
 
 
@@ -132,10 +177,48 @@ def _read(file: Path) -> dict[str, Any]:
         raise UserError(f"the spec file {file} can't be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{file}: not valid TOML: {error}") from error
-    for name in content:
-        if name not in Spec.model_fields:
-            raise UserError(f"{file}: {name!r}: no such field; {nearest(name, Spec.model_fields)}")
-    return content
+    flat: dict[str, Any] = {}
+    for name, value in content.items():
+        if name not in TABLES:
+            flat[_known(file, name, None)] = value
+            continue
+        if not isinstance(value, dict):
+            raise UserError(f"{file}: {name}: expected a table, found {value!r}")
+        for inner, of_table in value.items():
+            flat[_known(file, inner, name)] = of_table
+    return flat
+
+
+def _known(file: Path, name: str, table: str | None) -> str:
+    """The name of a field that stands where it belongs. Raises UserError."""
+    if name not in Spec.model_fields:
+        where = f"[{table}] " if table else ""
+        raise UserError(f"{file}: {where}{name!r}: no such field; {nearest(name, Spec.model_fields)}")
+    if _TABLE_OF.get(name) != table:
+        belongs = f"in the table [{_TABLE_OF[name]}]" if name in _TABLE_OF else "above all tables"
+        raise UserError(f"{file}: {name} belongs {belongs}")
+    return name
+
+
+def _place(name: str) -> str:
+    return f"[{_TABLE_OF[name]}] {name}" if name in _TABLE_OF else name
+
+
+def shipped() -> dict[str, Path]:
+    """The specs that come with the harness, by name."""
+    return {path.stem: path for path in sorted((Path(__file__).parent / "specs").glob("*.toml"))}
+
+
+def find_spec(text: str) -> Path:
+    """A spec file by its path, or by the name of one that comes with the harness. Raises UserError for neither."""
+    path = Path(text)
+    if path.suffix or os.sep in text or path.exists():
+        return path
+    known = shipped()
+    if text not in known:
+        raise UserError(f"--spec {text}: there is no such file, and no such spec comes with the harness; "
+                        f"{nearest(text, known)}")  # fmt: skip
+    return known[text]
 
 
 def expected(problem: Mapping[str, Any]) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import secrets
 import shutil
 import sqlite3
 import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,17 +19,20 @@ from typing import Any, Protocol
 import docker
 from sqlite_utils import Database
 
-from harness import __version__, machine, paths
+from harness import __version__, experiment, machine, paths
 from harness.engines.base import Engine
 from harness.errors import MachineError, UserError
+from harness.experiment import Carbon, Experiment
 from harness.gateway.server import Gateway
 from harness.images import bundle
 from harness.images.locate import prepare_all
 from harness.images.prepare import IN_USE
-from harness.meter.energy import EnergyMeter
+from harness.meter.external import ExternalMeter
+from harness.meter.meter import External, Meter
 from harness.outcome import ENDINGS, outcome
 from harness.plan import Plan, PlannedRun
-from harness.run import Bench, Finished, call_row, execute, sums
+from harness.rows import call_energy_row, call_row, run_row
+from harness.run import Bench, Finished, execute, prepare_for_several
 from harness.sandbox import leftovers
 from harness.sandbox.container import wait_for_removals
 from harness.store import records
@@ -144,75 +149,149 @@ def run_sweep(
         check_same(json.loads(resume["resolved"]), plan.resolved())
     cores = int(client.info()["NCPU"])
     check_cores(cores, plan)
-    prepared = prepare_all(client, plan.suite, runs_dir / "logs", progress.say)
-    bundles = {}
-    for agent in plan.agents:
-        made = bundle.ensure(client, agent, progress.say)
-        if made is not None:
-            bundles[agent.name] = made
-
-    facts = machine.facts(str(client.version()["Version"]))
-    result = Result(str(resume["sweep_id"]) if resume else new_id())
-    if resume is None:
-        records.insert_sweep(
-            db, sweep_id=result.sweep_id, machine_id=machine.machine_id(facts), facts=facts, version=__version__,
-            spec=plan.spec.model_dump(), resolved=plan.resolved(), planned_runs=len(plan.runs),
-        )  # fmt: skip
-    elif resume["machine_id"] != machine.machine_id(facts):
-        raise UserError(
-            f"sweep {resume['sweep_id']} was begun on another machine (or kernel, or Docker): rows of different "
-            "machines are never pooled, so start a new sweep"
-        )
-
-    engines: dict[str, Engine] = {model.info.engine: model.engine for model in plan.models}
     with contextlib.ExitStack() as clean_up:
         clean_up.callback(wait_for_removals)
-        energy = EnergyMeter()
-        clean_up.callback(energy.stop)
+        # First of all, since a machine that can't measure what was asked for is refused before anything is built.
+        meter = Meter(_external(plan))
+        clean_up.callback(meter.stop)
+        if plan.spec.require == "measured":
+            experiment.check_required(meter)
+        carbon = experiment.carbon_of(plan.spec.country)
+        prepared = prepare_all(client, plan.suite, runs_dir / "logs", progress.say)
+        bundles = {}
+        for agent in plan.agents:
+            made = bundle.ensure(client, agent, progress.say)
+            if made is not None:
+                bundles[agent.name] = made
+
+        facts = machine.facts(str(client.version()["Version"]))
+        machine_id = machine.machine_id(facts)
+        result = Result(str(resume["sweep_id"]) if resume else new_id())
+        if resume is None:
+            records.insert_sweep(
+                db, sweep_id=result.sweep_id, machine_id=machine_id, facts=facts, version=__version__,
+                spec=plan.spec.model_dump(), resolved=plan.resolved(), planned_runs=len(plan.runs),
+            )  # fmt: skip
+        elif resume["machine_id"] != machine_id:
+            raise UserError(
+                f"sweep {resume['sweep_id']} was begun on another machine (or kernel, or Docker): rows of different "
+                "machines are never pooled, so start a new sweep"
+            )
+
+        engines: dict[str, Engine] = {model.info.engine: model.engine for model in plan.models}
         gateways = {}
         for name, engine in engines.items():
             clean_up.callback(engine.close)
-            gateways[name] = Gateway(engine)
+            gateways[name] = Gateway(engine, meter.mark)
             clean_up.callback(gateways[name].close)
-        bench = Bench(client, cores, plan, result.sweep_id, runs_dir, prepared, bundles, gateways, energy, cancelled)
-        _run_all(bench, db, progress, result, machine.machine_id(facts))
+        bench = Bench(
+            client, cores, plan, result.sweep_id, runs_dir, prepared, bundles, gateways, meter, cancelled,
+            session=records.next_session(db, result.sweep_id),
+            wall_factor=records.wall_factor(db, machine_id),
+        )  # fmt: skip
+        _run_all(bench, db, progress, result, machine_id, carbon)
         if len(result.rows) == len(plan.runs):
             records.end_sweep(db, result.sweep_id)
     return result
 
 
-def _run_all(bench: Bench, db: Database, progress: Progress, result: Result, machine_id: str) -> None:
+def _external(plan: Plan) -> External | None:
+    """The meter that the sweep names, once it has answered. Raises UserError and MachineError."""
+    if plan.spec.meter is None:
+        return None
+    meter = ExternalMeter(plan.spec.meter)
+    meter.check()
+    return meter
+
+
+def _run_all(
+    bench: Bench, db: Database, progress: Progress, result: Result, machine_id: str, carbon: Carbon | None
+) -> None:
     stored = {row["position"]: row for row in records.runs_of(db, result.sweep_id)}
     for earlier in list(stored.values()):
         if records.spoilt(earlier):
             records.set_aside(db, earlier)
             del stored[earlier["position"]]
-    attempts = records.attempts_of(db, result.sweep_id)
-    spoilt = 0
-    for planned in bench.plan.runs:
-        if planned.position in stored:
-            result.rows.append(stored[planned.position])
-            continue
-        if bench.cancelled.wait(bench.plan.spec.rest_s if result.rows else 0):
-            break
-        row = _one_run(bench, db, progress, planned, attempts.get(planned.position, 0) + 1, machine_id)
-        if row is None:
-            break
-        result.rows.append(row)
-        progress.run_ended(planned, row)
-        spoilt = spoilt + 1 if not ENDINGS[row["ended_by"]].counts else 0
-        if spoilt == SPOILT_IN_A_ROW and len(result.rows) < len(bench.plan.runs):
-            result.stopped = f"{spoilt} runs in a row were spoilt by the machine, the last: {row['ended_detail']}"
-            break
+    result.rows += [stored[planned.position] for planned in bench.plan.runs if planned.position in stored]
+    outstanding = [planned for planned in bench.plan.runs if planned.position not in stored]
+    if not outstanding:
+        return
+    assert bench.meter is not None
+    for line in experiment.describe(bench.meter):
+        progress.say(line)
+    between = Experiment(bench, db, progress.say, carbon)
+    try:
+        between.begin(outstanding[0].position)
+        between.warm_up(outstanding)
+        keep = _Keeper(bench, db, progress, result, machine_id, len(outstanding))
+        attempts = records.attempts_of(db, result.sweep_id)
+        if bench.plan.spec.slots == 1:
+            _one_after_another(bench, between, keep, outstanding, attempts)
+        else:
+            _several_at_a_time(bench, between, keep, outstanding, attempts)
+    finally:
+        between.end()
+    result.rows.sort(key=lambda row: int(row["position"]))
     result.cancelled = bench.cancelled.is_set()
 
 
-def _one_run(
-    bench: Bench, db: Database, progress: Progress, planned: PlannedRun, attempt: int, machine_id: str
-) -> dict[str, Any] | None:
-    """Make a run, again if the machine spoilt it, and store it. None: it was interrupted, and is not stored."""
+def _one_after_another(
+    bench: Bench, between: Experiment, keep: _Keeper, outstanding: Sequence[PlannedRun], attempts: Mapping[int, int]
+) -> None:
+    for number, planned in enumerate(outstanding):
+        flags = between.before(planned, number == 0, number)
+        if bench.cancelled.is_set():
+            return
+        made = _make(bench, keep.progress, planned, attempts.get(planned.position, 0) + 1)
+        if not keep.store(planned, made, flags):
+            return
+
+
+def _several_at_a_time(
+    bench: Bench, between: Experiment, keep: _Keeper, outstanding: Sequence[PlannedRun], attempts: Mapping[int, int]
+) -> None:
+    """Runs of one model at a time, `slots` of them: the engine is made ready once for all of them."""
+    done = 0
+    with ThreadPoolExecutor(bench.plan.spec.slots, thread_name_prefix="run") as pool:
+        for _, group in itertools.groupby(outstanding, key=lambda planned: planned.model):
+            runs = list(group)
+            flags = between.before(runs[0], done == 0, done)
+            if runs[0].model:
+                prepare_for_several(bench, runs[0].model)
+            waiting = iter(runs)
+            under_way: dict[Future[Made], PlannedRun] = {}
+            going = not bench.cancelled.is_set()
+            while True:
+                while going and len(under_way) < bench.plan.spec.slots and (planned := next(waiting, None)):
+                    first = attempts.get(planned.position, 0) + 1
+                    under_way[pool.submit(_make, bench, keep.progress, planned, first)] = planned
+                if not under_way:
+                    break
+                finished, _ = wait(under_way, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    planned = under_way.pop(future)
+                    going = keep.store(planned, future.result(), flags) and going and not bench.cancelled.is_set()
+                    done += 1
+                if bench.meter:
+                    bench.meter.cut()  # its readings are of use to the session's total alone
+            if not going:
+                return
+
+
+@dataclass
+class Made:
+    """What came of a planned run: the tries that the machine spoilt, and the one that stands. None: interrupted."""
+
+    spoilt: list[tuple[int, Finished]]
+    attempt: int
+    finished: Finished | None
+
+
+def _make(bench: Bench, progress: Progress, planned: PlannedRun, attempt: int) -> Made:
+    """Make a run, again if the machine spoilt it."""
     run_id = f"{bench.sweep_id}-{planned.position:04d}"
     last_attempt = attempt + bench.plan.spec.retries
+    spoilt: list[tuple[int, Finished]] = []
     while True:
         progress.run_started(planned, attempt)
         try:
@@ -221,21 +300,60 @@ def _one_run(
             raise _not_stored(bench, planned, error) from error
         if finished.ended_by == "cancelled" or (bench.cancelled.is_set() and ENDINGS[finished.ended_by].retried):
             shutil.rmtree(bench.runs_dir / bench.sweep_id / run_id, ignore_errors=True)
-            return None
+            return Made(spoilt, attempt, None)
         if not ENDINGS[finished.ended_by].retried or attempt >= last_attempt:
-            break
-        records.note_attempt(db, bench.sweep_id, planned.position, attempt, finished.ended_by, finished.detail)
+            return Made(spoilt, attempt, finished)
+        spoilt.append((attempt, finished))
         attempt += 1
-    row = run_row(bench, planned, run_id, attempt, machine_id, finished)
-    calls = [call_row(run_id, call) for call in finished.calls or []]
-    energy = [asdict(figure) for figure in finished.energy]
-    try:
-        records.insert_run(
-            db, row, calls, energy, [asdict(artefact) for artefact in finished.artefacts], finished.grade.notes
-        )
-    except sqlite3.OperationalError as error:
-        raise _not_stored(bench, planned, error) from error
-    return row
+
+
+@dataclass
+class _Keeper:
+    """Stores runs as they end, and says when going on would only make more of what the machine spoils."""
+
+    bench: Bench
+    db: Database
+    progress: Progress
+    result: Result
+    machine_id: str
+    outstanding: int
+    spoilt_in_a_row: int = 0
+    stored: int = 0
+
+    def store(self, planned: PlannedRun, made: Made, flags: Sequence[str]) -> bool:
+        """Whether to go on."""
+        bench, finished = self.bench, made.finished
+        for attempt, spoilt in made.spoilt:
+            records.note_attempt(
+                self.db, bench.sweep_id, planned.position, attempt, spoilt.ended_by, spoilt.detail
+            )  # fmt: skip
+        if finished is None:
+            return False
+        finished.flags += flags
+        run_id = f"{bench.sweep_id}-{planned.position:04d}"
+        row = run_row(bench, planned, run_id, made.attempt, self.machine_id, finished)
+        try:
+            records.insert_run(
+                self.db,
+                row,
+                [call_row(run_id, call) for call in finished.calls or []],
+                [asdict(figure) for figure in finished.energy.rows],
+                [call_energy_row(figure, finished.calls or []) for figure in finished.energy.calls],
+                [asdict(artefact) for artefact in finished.artefacts],
+                finished.grade.notes,
+            )
+        except sqlite3.OperationalError as error:
+            raise _not_stored(bench, planned, error) from error
+        self.result.rows.append(row)
+        self.progress.run_ended(planned, row)
+        self.stored += 1
+        self.spoilt_in_a_row = 0 if ENDINGS[row["ended_by"]].counts else self.spoilt_in_a_row + 1
+        if self.spoilt_in_a_row == SPOILT_IN_A_ROW and self.stored < self.outstanding:
+            self.result.stopped = (
+                f"{SPOILT_IN_A_ROW} runs in a row were spoilt by the machine, the last: {row['ended_detail']}"
+            )
+            return False
+        return True
 
 
 def _not_stored(bench: Bench, planned: PlannedRun, error: Exception) -> MachineError:
@@ -243,87 +361,3 @@ def _not_stored(bench: Bench, planned: PlannedRun, error: Exception) -> MachineE
         f"run {planned.position} can't be stored ({error}): those before it are; "
         f"mend that and continue with `harness sweep --resume {bench.sweep_id}`"
     )
-
-
-def run_row(
-    bench: Bench, planned: PlannedRun, run_id: str, attempt: int, machine_id: str, finished: Finished
-) -> dict[str, Any]:
-    """A run as a row of the table `runs`."""
-    plan, model, usage = bench.plan, planned.model, finished.usage
-    calls = finished.calls
-    tokens = sums(calls or []) if calls is not None else dict.fromkeys(sums([]))
-    manifest = planned.agent.manifest
-    made = bench.bundles.get(planned.agent.name)
-    image = bench.images[planned.task.name]
-    return {
-        "run_id": run_id,
-        "sweep_id": bench.sweep_id,
-        "position": planned.position,
-        "suite": planned.task.suite,
-        "task": planned.task.name,
-        "agent": planned.agent.name,
-        "agent_version": manifest.version,
-        "agent_commit": manifest.source.commit if manifest.source else None,
-        "overrides": json.dumps(manifest.overrides),
-        "engine": planned.engine_name,
-        "engine_version": model.engine.version() if model else None,
-        "model": planned.model_name,
-        "model_digest": model.info.digest if model else None,
-        "protocol": planned.protocol,
-        "think": int(plan.spec.think),
-        "repetition": planned.repetition,
-        "attempt": attempt,
-        "ended_by": finished.ended_by,
-        "ended_detail": finished.detail,
-        "verdict": finished.grade.verdict,
-        "verdict_detail": finished.grade.detail,
-        "claimed": finished.claim.status if finished.claim else None,
-        "claim_message": finished.claim.message if finished.claim else None,
-        "claim_details": finished.claim.details if finished.claim else None,
-        "exit_code": finished.exit.code if finished.exit else None,
-        "started_at": finished.started_at,
-        "ended_at": finished.ended_at,
-        "duration_s": finished.duration_s,
-        "setup_s": finished.setup_s,
-        "agent_s": finished.agent_s,
-        "grading_s": finished.grading_s,
-        "test_s": finished.grade.test_s,
-        "engine_load_s": finished.readiness.load_s if finished.readiness else None,
-        "engine_clear_s": finished.readiness.clear_s if finished.readiness else None,
-        "calls": sum(call.sent for call in calls) if calls is not None else None,
-        **tokens,
-        "cpu_s": usage.cpu_s,
-        "sandbox_peak_anon_bytes": usage.peak_anon_bytes,
-        "sandbox_peak_cgroup_bytes": usage.peak_cgroup_bytes,
-        "engine_peak_bytes": usage.engine_peak_bytes,
-        "num_ctx": _window(finished, planned),
-        "num_predict": plan.spec.num_predict if model else None,
-        "temperature": plan.temperature if model else None,
-        "top_p": plan.top_p if model else None,
-        "seed": planned.seed,
-        "image_digest": image.image,
-        "image_source": image.source,
-        "image_origin": image.origin,
-        "bundle": made.key if made else None,
-        "patch_bytes": len(finished.patch),
-        "flags": json.dumps(_flags(finished, bench.energy)),
-        "harness_version": __version__,
-        "machine_id": machine_id,
-    }
-
-
-def _window(finished: Finished, planned: PlannedRun) -> int | None:
-    if planned.model is None:
-        return None
-    loaded = finished.readiness.loaded_context_tokens if finished.readiness else None
-    return loaded or planned.model.num_ctx
-
-
-def _flags(finished: Finished, energy: EnergyMeter) -> Sequence[str]:
-    kinds = {figure.kind for figure in finished.energy if figure.component == "total"}
-    flags = [*finished.flags, *(f"engine: {note}" for note in (finished.readiness.notes if finished.readiness else ()))]
-    if "estimated_constant" in kinds:
-        flags.append("energy_is_a_clock")
-    if "unavailable" in kinds:
-        flags.append(f"no_energy: {energy.problem or 'the run did not come to it'}")
-    return flags

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -35,12 +37,35 @@ def cells(plan: Plan) -> list[tuple[str, str, str, int]]:
     return [(run.agent.name, run.model_name, run.task.name, run.repetition) for run in plan.runs]
 
 
-def test_every_cell_once_agents_without_a_model_first_and_models_never_interleaved() -> None:
+def test_every_cell_is_there_once() -> None:
     spec = Spec(agents=["x"], limit=3, repeats=2)
     plan = planned(spec, [agent("a"), agent("b"), *select_agents(["nop"])[0]], model("m1"), model("m2"))
     assert len(set(cells(plan))) == len(plan.runs) == 2 * 2 * 3 * 2 + 3 * 2
     assert [run.position for run in plan.runs] == list(range(30))
-    assert [run.model_name for run in plan.runs] == ["none"] * 6 + ["m1"] * 12 + ["m2"] * 12
+
+
+def test_a_block_is_a_task_with_all_its_agents_and_models() -> None:
+    spec = Spec(agents=["x"], limit=4, repeats=3, seed=5)
+    plan = planned(spec, [agent("a"), agent("b"), *select_agents(["nop"])[0]], model("m1"), model("m2"))
+    blocks = [cells(plan)[begin : begin + 5] for begin in range(0, len(plan.runs), 5)]
+    for block in blocks:
+        assert len({(task, repetition) for _, _, task, repetition in block}) == 1
+        models = [name for _, name, _, _ in block]
+        # Runs of one model stay together: each change loads a model anew.
+        assert sum(before != after for before, after in pairwise(models)) == 2
+        assert len({(name, chosen) for name, chosen, _, _ in block}) == 5
+    repetitions = [block[0][3] for block in blocks]
+    assert repetitions == sorted(repetitions)
+    assert len({tuple(block[0][2] for block in blocks if block[0][3] == n) for n in (1, 2, 3)}) > 1
+
+
+def test_neither_agent_nor_model_is_confounded_with_time() -> None:
+    first: Counter[tuple[str, str]] = Counter()
+    for seed in range(400):
+        plan = planned(Spec(agents=["x"], limit=1, seed=seed), [agent("a"), agent("b")], model("m1"), model("m2"))
+        first[cells(plan)[0][:2]] += 1
+    assert set(first) == {("a", "m1"), ("a", "m2"), ("b", "m1"), ("b", "m2")}
+    assert all(70 < count < 130 for count in first.values())
 
 
 def test_the_order_follows_from_the_seed_alone() -> None:
@@ -50,9 +75,14 @@ def test_the_order_follows_from_the_seed_alone() -> None:
     assert order(1) == order(1)
     assert order(1) != order(2)
     assert sorted(order(1)) == sorted(order(2))
-    listed = cells(planned(Spec(agents=["x"], order="listed", limit=2), [agent("a"), agent("b")], model()))
-    assert [cell[0] for cell in listed] == ["a", "b", "a", "b"]
-    assert listed == sorted(listed, key=lambda cell: cell[2])
+
+
+def test_the_listed_order_has_no_chance_in_it() -> None:
+    spec = Spec(agents=["x"], order="listed", limit=2, repeats=2)
+    listed = cells(planned(spec, [agent("a"), agent("b")], model("m1"), model("m2")))
+    assert [cell[0] for cell in listed[:4]] == ["a", "b", "a", "b"]
+    assert [cell[1] for cell in listed[:4]] == ["m1", "m1", "m2", "m2"]
+    assert [cell[3] for cell in listed] == [1] * 8 + [2] * 8
 
 
 def test_seeds_are_equal_across_agents_and_models_and_differ_between_tasks_and_repeats() -> None:

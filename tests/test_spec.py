@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import typer
 
 from harness.cli import app
 from harness.errors import UserError
-from harness.spec import Spec, flag_of, read_spec
+from harness.spec import Spec, find_spec, flag_of, read_spec
 
 ONE = 'agents = ["oracle"]\n'
 
@@ -22,7 +23,7 @@ def written(folder: Path, content: str | bytes) -> Path:
 
 
 def test_flags_win_over_the_file_and_the_file_over_the_defaults(tmp_path: Path) -> None:
-    file = written(tmp_path, ONE + "limit = 3\nrest_s = 2\n")
+    file = written(tmp_path, ONE + "limit = 3\n[experiment]\nrest_s = 2\n")
     spec = read_spec(file, {"limit": 1, "only": None})
     assert (spec.agents, spec.limit, spec.rest_s, spec.max_calls, spec.num_predict) == (["oracle"], 1, 2.0, 50, 2048)
 
@@ -36,7 +37,9 @@ def test_without_a_file_the_stored_spec_stands_for_it() -> None:
     assert read_spec(None, {"limit": None}, stored) == Spec(agents=["nop"], limit=2)
     with pytest.raises(UserError, match=r"^--max-calls: expected 1 or more, found 0$"):
         read_spec(None, {"max_calls": 0}, stored)
-    with pytest.raises(UserError, match=r"^the stored spec: order: expected 'shuffled' or 'listed', found 'up'$"):
+    with pytest.raises(
+        UserError, match=r"^the stored spec: \[experiment\] order: expected 'blocks' or 'listed', found 'up'$"
+    ):
         read_spec(None, {}, stored | {"order": "up"})
 
 
@@ -59,9 +62,9 @@ def test_files_that_editors_of_other_systems_write_are_read(tmp_path: Path, cont
         (ONE + "limit = 'two'", "limit: expected a whole number, found 'two'"),
         (ONE + "limit = 1.5", "limit: expected a whole number, found 1.5"),
         (ONE + "limit = true", "limit: expected a whole number, found True"),
-        (ONE + "rest_s = true", "rest_s: expected a number, found True"),
-        (ONE + "rest_s = -1", "rest_s: expected 0 or more, found -1"),
-        (ONE + "rest_s = inf", "rest_s: expected a finite number, found inf"),
+        (ONE + "[experiment]\nrest_s = true", "[experiment] rest_s: expected a number, found True"),
+        (ONE + "[experiment]\nrest_s = -1", "[experiment] rest_s: expected 0 or more, found -1"),
+        (ONE + "[experiment]\nrest_s = inf", "[experiment] rest_s: expected a finite number, found inf"),
         (ONE + "temperature = nan", "temperature: expected a finite number, found nan"),
         (ONE + "temperature = 9", "temperature: expected 2 or less, found 9"),
         (ONE + "time_limit_s = 0", "time_limit_s: expected more than 0, found 0"),
@@ -69,7 +72,15 @@ def test_files_that_editors_of_other_systems_write_are_read(tmp_path: Path, cont
         (ONE + "max_calls = 9999999999999999999999", "max_calls: expected 9223372036854775807 or less, found 99999"),
         (ONE + "num_ctx = 2", "num_ctx: expected 256 or more, found 2"),
         (ONE + "think = 'off'", "think: expected true or false, found 'off'"),
-        (ONE + "order = 'foo'", "order: expected 'shuffled' or 'listed', found 'foo'"),
+        (ONE + "[experiment]\norder = 'foo'", "[experiment] order: expected 'blocks' or 'listed', found 'foo'"),
+        (ONE + "repeats = 2", "repeats belongs in the table [experiment]"),
+        (ONE + "country = 'DEU'", "country belongs in the table [energy]"),
+        (ONE + "[experiment]\nlimit = 2", "limit belongs above all tables"),
+        (ONE + "[experiment]\nmeter = 'command:x'", "meter belongs in the table [energy]"),
+        (ONE + "[experiment]\nrepeat = 2", "[experiment] 'repeat': no such field; did you mean repeats"),
+        (ONE + "experiment = 3", "experiment: expected a table, found 3"),
+        (ONE + "[energy]\ncountry = 'de'", "[energy] country: expected a text that matches ^[A-Z]{3}$"),
+        (ONE + "[energy]\nrequire = 'estimated'", "[energy] require: expected 'measured'"),
         ("agents = [", "not valid TOML"),
         (b"\xff\xfe\x00", "not valid TOML"),
     ],
@@ -82,6 +93,29 @@ def test_a_wrong_spec_file_is_one_sentence_with_file_and_field(
         read_spec(file, {})
     assert str(raised.value).startswith(f"{file}: {sentence}")
     assert "\n" not in str(raised.value)
+
+
+def test_the_published_design_comes_with_the_harness() -> None:
+    spec = read_spec(find_spec("swenergy"), {})
+    assert (spec.agents, spec.models) == (
+        ["swe-agent", "openhands", "mini-swe-agent", "autocoderover"],
+        ["gemma3:4b", "qwen3:1.7b"],
+    )
+    suite = tomllib.loads((Path("tasks") / spec.tasks / "suite.toml").read_text())
+    assert len(spec.agents) * len(spec.models) * len(suite["ids"]) * spec.repeats == 1200
+
+
+def test_what_the_paper_does_not_state_is_marked_as_our_choice() -> None:
+    stated = {"agents"}
+    for line in find_spec("swenergy").read_text().splitlines():
+        name, equals, _ = line.partition(" = ")
+        if equals and not line.startswith("#") and name.strip() not in stated:
+            assert "# our choice" in line, line
+
+
+def test_a_spec_that_is_neither_a_file_nor_shipped() -> None:
+    with pytest.raises(UserError, match=r"^--spec swenergie: there is no such file, .*did you mean swenergy\?"):
+        find_spec("swenergie")
 
 
 def test_a_spec_file_that_is_not_there_or_a_folder(tmp_path: Path) -> None:

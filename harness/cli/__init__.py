@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from harness import __version__
-from harness.cli import agents, db, export, grade, maintenance, models, report, runs, sweep, tasks
+from harness.cli import agents, calibrate, db, energy, export, grade, maintenance, models, report, runs, sweep, tasks
 from harness.errors import HarnessError
 
 app = typer.Typer(
@@ -46,7 +46,9 @@ app.add_typer(agents.app, name="agents")
 app.add_typer(tasks.app, name="tasks")
 app.add_typer(models.app, name="models")
 app.command("grade")(grade.grade)
+app.command("calibrate")(calibrate.calibrate)
 app.command("report")(report.report)
+app.command("energy")(energy.energy)
 app.command("export")(export.export)
 app.command("doctor")(maintenance.doctor)
 app.command("clean")(maintenance.clean)

@@ -38,9 +38,10 @@ class SweepView:
         )
         self._total = self._bar.add_task("runs", total=len(plan.runs), completed=already)
         self.running = False  # whether a run has begun
+        self._run = ""
         self._now = ""
         self._since = time.monotonic()
-        self._live = Live(get_renderable=self._render, console=console, refresh_per_second=4, transient=True)
+        self._live = Live(get_renderable=self._render, console=console, refresh_per_second=1, transient=True)
 
     def __enter__(self) -> SweepView:
         if self._console.is_terminal:
@@ -54,7 +55,7 @@ class SweepView:
     def say(self, text: str) -> None:
         self._now, self._since = text, time.monotonic()
         if not self._console.is_terminal:
-            self._console.print(text, markup=False, highlight=False)
+            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def run_started(self, planned: PlannedRun, attempt: int) -> None:
         self.running = True

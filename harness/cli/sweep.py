@@ -37,8 +37,23 @@ def sweep(
     limit: Annotated[int | None, typer.Option(help="At most this many tasks.")] = None,
     repeats: Annotated[int | None, typer.Option(help="Runs of each agent, model and task.")] = None,
     seed: Annotated[int | None, typer.Option(help="All chance follows from it.")] = None,
-    order: Annotated[str | None, typer.Option(help="shuffled or listed.")] = None,
+    order: Annotated[str | None, typer.Option(help="blocks or listed.")] = None,
+    warmup: Annotated[int | None, typer.Option(help="Runs before the first that are not counted.")] = None,
     rest_s: Annotated[float | None, typer.Option("--rest", help="Seconds of rest between runs.")] = None,
+    rest_band_c: Annotated[float | None, typer.Option("--rest-band", help="Rest until as near to idle, in °C.")] = None,
+    control_every: Annotated[int | None, typer.Option(help="A control job before every so many runs.")] = None,
+    when_busy: Annotated[str | None, typer.Option(help="On a busy machine: warn, wait or refuse.")] = None,
+    idle_s: Annotated[float | None, typer.Option("--idle", help="Seconds of measuring idle power; 0: none.")] = None,
+    idle_every: Annotated[int | None, typer.Option(help="Measure it again after so many runs.")] = None,
+    engine_state: Annotated[str | None, typer.Option(help="At each start: warm or cold.")] = None,
+    slots: Annotated[int | None, typer.Option(help="Runs at the same time.")] = None,
+    require: Annotated[str | None, typer.Option(help="measured: start only where energy is measured.")] = None,
+    meter: Annotated[str | None, typer.Option(help="A meter: command:... or http://...#path.")] = None,
+    meter_at: Annotated[str | None, typer.Option(help="Where it stands: here or engine.")] = None,
+    country: Annotated[str | None, typer.Option(help="For CO2: ISO 3166 code of three letters.")] = None,
+    memory_bandwidth_gb_s: Annotated[
+        float | None, typer.Option("--memory-bandwidth", help="GB/s of the memory that models lie in.")
+    ] = None,
     retries: Annotated[int | None, typer.Option(help="Further tries of a run that the machine spoilt.")] = None,
     time_limit_s: Annotated[float | None, typer.Option("--time-limit", help="Seconds for the agent.")] = None,
     max_calls: Annotated[int | None, typer.Option(help="Calls a run may make.")] = None,
@@ -52,7 +67,7 @@ def sweep(
     cpus: Annotated[float | None, typer.Option(help="Cores of the sandbox.")] = None,
     memory_mb: Annotated[int | None, typer.Option(help="Memory of the sandbox.")] = None,
     disk_mb: Annotated[int | None, typer.Option(help="Disk of the sandbox.")] = None,
-    spec: Annotated[Path | None, typer.Option(help="A TOML file with any of these; flags win.")] = None,
+    spec: Annotated[str | None, typer.Option(help="A TOML file with any of these, or swenergy; flags win.")] = None,
     pull: Annotated[bool, typer.Option("--pull", help="Fetch models that are missing.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue a sweep that was ended early.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and do nothing.")] = False,
@@ -73,17 +88,21 @@ def sweep(
         "time_limit_s": time_limit_s, "max_calls": max_calls, "max_tokens": max_tokens, "num_ctx": num_ctx,
         "num_predict": num_predict, "temperature": temperature, "top_p": top_p,
         "think": None if think is None else think == "on", "protocol": protocol, "cpus": cpus,
-        "memory_mb": memory_mb, "disk_mb": disk_mb,
+        "memory_mb": memory_mb, "disk_mb": disk_mb, "warmup": warmup, "rest_band_c": rest_band_c,
+        "control_every": control_every, "when_busy": when_busy, "idle_s": idle_s, "idle_every": idle_every,
+        "engine_state": engine_state, "slots": slots, "require": require, "meter": meter, "meter_at": meter_at,
+        "country": country, "memory_bandwidth_gb_s": memory_bandwidth_gb_s,
     }  # fmt: skip
     if sweep_id is not None and not resume:
         raise UserError(f"{sweep_id!r}: a sweep is named only to continue it: harness sweep --resume {sweep_id}")
-    database, folder = places(db, runs_dir)
-    if resume:
-        stored, wanted = _stored(sweep_id, spec, flags, database)
-    else:
-        from harness.spec import absolute, read_spec
+    from harness.spec import absolute, find_spec, read_spec
 
-        stored, wanted = None, _with_rows(absolute(read_spec(spec, flags)))
+    database, folder = places(db, runs_dir)
+    file = find_spec(spec) if spec is not None else None
+    if resume:
+        stored, wanted = _stored(sweep_id, file, flags, database)
+    else:
+        stored, wanted = None, _with_rows(absolute(read_spec(file, flags)))
     if dry_run:
         plan = _plan(wanted, False, stored)
         _print_plan(plan, as_json)
@@ -287,7 +306,27 @@ def _print_plan(plan: Plan, as_json: bool) -> None:
         rows,
     )
     windows = ", ".join(f"{m.label}: {m.num_ctx} tokens" for m in plan.models) or "no model"
-    print(f"windows: {windows}; temperature {plan.temperature:g}; order {plan.spec.order}; nothing was run")
+    print(f"windows: {windows}; temperature {plan.temperature:g}")
+    print(f"{_rules(plan)}; nothing was run")
+
+
+def _rules(plan: Plan) -> str:
+    """The rules of the experiment in words."""
+    spec = plan.spec
+    loads = [run.model.label for run in plan.runs if run.model]
+    changes = sum(1 for number, label in enumerate(loads) if number == 0 or label != loads[number - 1])
+    said = [f"order {spec.order} (seed {spec.seed}, a model is loaded {changes} times)", f"engine {spec.engine_state}"]
+    if spec.warmup:
+        said.append(f"{spec.warmup} warm-up runs")
+    if spec.rest_s:
+        said.append(f"rest {spec.rest_s:g} s")
+    if spec.rest_band_c:
+        said.append(f"rest until within {spec.rest_band_c:g} °C of idle")
+    if spec.control_every:
+        said.append(f"control job every {spec.control_every} runs")
+    if spec.slots > 1:
+        said.append(f"{spec.slots} runs at a time")
+    return "; ".join(said)
 
 
 def _finish(result: Result, plan: Plan, database: Path, folder: Path, as_json: bool) -> None:

@@ -27,13 +27,12 @@ from harness.images.bases import Say
 from harness.images.locate import prepare_all
 from harness.images.prepare import IN_USE
 from harness.manifests import Agent
-from harness.meter.energy import EnergyMeter
 from harness.plan import Plan, Protocol, make_plan, resolve_model
+from harness.rows import run_row
 from harness.run import GRACE_S, Bench, execute
 from harness.spec import Spec
 from harness.store.artefacts import read_lines
 from harness.suites import Suite, choose, load_suite
-from harness.sweep import run_row
 
 OUTPUT_LINES = 20
 
@@ -104,8 +103,6 @@ def try_agent(
         clean_up.callback(engine.close)
         gateway = Gateway(engine)
         clean_up.callback(gateway.close)
-        energy = EnergyMeter()
-        clean_up.callback(energy.stop)
         cores = int(client.info()["NCPU"])
         machine_id = machine.machine_id(machine.facts(str(client.version()["Version"])))
         for number, (scenario, protocol, speech) in enumerate(chosen):
@@ -119,7 +116,7 @@ def try_agent(
             plan = _plan(agent, scenario, protocol, engine, play, suite)
             bench = Bench(
                 client, cores, plan, "check", runs_dir, prepared,
-                {agent.name: made} if made else {}, {engine.name: gateway}, energy, threading.Event(),
+                {agent.name: made} if made else {}, {engine.name: gateway}, None, threading.Event(),
             )  # fmt: skip
             yield _try(bench, scenario, protocol, f"check-{number:04d}", machine_id)
 

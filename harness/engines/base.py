@@ -171,6 +171,18 @@ class Engine(Protocol):
         """Resident memory of the server's processes now, or None when they can't be seen from here."""
         ...
 
+    def pids(self) -> tuple[int, ...]:
+        """The server's processes as far as they can be seen from here: whose CPU time is the engine's."""
+        ...
+
+    def location(self) -> str:
+        """Where the models run: local, container or remote."""
+        ...
+
+    def unload(self) -> None:
+        """Have no model in memory. The next call, or `prepare`, loads it again. Raises MachineError."""
+        ...
+
     def close(self) -> None:
         """Unload the model and stop what this object started. Safe to call twice."""
         ...

@@ -21,6 +21,7 @@ from harness.engines.base import (
     Progress,
     Readiness,
 )
+from harness.engines.location import Location, of_url
 from harness.engines.streaming import CallPieces, finish_reason
 from harness.errors import MachineError, UserError
 
@@ -165,6 +166,20 @@ class LiteLLM:
 
     def memory_bytes(self) -> int | None:
         return None
+
+    def pids(self) -> tuple[int, ...]:
+        return self._where().pids
+
+    def location(self) -> str:
+        return self._where().word
+
+    def unload(self) -> None:
+        """What the provider has in memory is its own business."""
+
+    def _where(self) -> Location:
+        """By the one address that is set for a provider; without one, or with several, it is elsewhere."""
+        addresses = {value for name, value in os.environ.items() if name.endswith(("_API_BASE", "_BASE_URL")) and value}
+        return of_url(addresses.pop()) if len(addresses) == 1 else Location("remote", "no address of its own is set")
 
     def close(self) -> None:
         """Nothing was started."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -13,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -82,6 +83,7 @@ class LlamaCpp:
                 "install it with `pip install 'agent-energy-harness[llamacpp]'`"
             )
         self._server: _Server | None = None
+        self._cold: tuple[Path, int] | None = None  # unloaded: what the next call has to load
         # llama.cpp's server says keep-alive and closes the connection after a streamed answer all the same:
         # a kept connection would break off the next call.
         self._streams = LoopClient(keep=0)
@@ -142,6 +144,7 @@ class LlamaCpp:
             self._stop()
             began = time.monotonic()
             server = self._server = _start(path, num_ctx)
+            self._cold = None
             load_s = time.monotonic() - began
         else:
             self.settle()
@@ -157,6 +160,7 @@ class LlamaCpp:
         return Readiness(loaded, load_s, clear_s, _notes(header, props))
 
     async def chat(self, request: ChatRequest) -> AsyncIterator[Delta | Finish]:
+        load_s = await self._load_if_cold()
         server = self._server
         if server is None:
             raise EngineError("unavailable", "llama.cpp is not running: the model was never prepared")
@@ -209,7 +213,19 @@ class LlamaCpp:
             yield Delta(tool_calls=whole)
         with transport_errors("llama.cpp", self._why):
             thinking_tokens = await _count(client, server.url, "".join(thought)) if thought else 0
-        yield finish(reason, bool(whole), timings, thinking_tokens, whole=True)
+        yield replace(finish(reason, bool(whole), timings, thinking_tokens, whole=True), load_s=load_s)
+
+    async def _load_if_cold(self) -> float:
+        """Seconds that loading took: 0.0 for a model in memory."""
+        if self._server is not None or self._cold is None:
+            return 0.0
+        began = time.monotonic()
+        cold, self._cold = self._cold, None
+        try:
+            self._server = await asyncio.to_thread(_start, *cold)
+        except MachineError as error:
+            raise EngineError("unavailable", str(error)) from error
+        return time.monotonic() - began
 
     def settle(self, deadline_s: float = 5.0) -> None:
         """llama.cpp looks after its client every second during a prefill, and starts that second anew at each
@@ -249,6 +265,18 @@ class LlamaCpp:
             return int(psutil.Process(server.process.pid).memory_info().rss)
         except psutil.Error:
             return None
+
+    def pids(self) -> tuple[int, ...]:
+        return (self._server.process.pid,) if self._server else ()
+
+    def location(self) -> str:
+        return "local"
+
+    def unload(self) -> None:
+        """The process ends, which is what loading anew costs here."""
+        if self._server is not None:
+            self._cold = (self._server.path, self._server.num_ctx)
+        self._stop()
 
     def close(self) -> None:
         self._stop()

@@ -26,6 +26,7 @@ from harness.engines.base import (
     Progress,
     Readiness,
 )
+from harness.engines.location import of_url
 from harness.engines.ollama_shapes import FOREVER, chat_body, error_text, finish, refusal, tool_call
 from harness.engines.processes import IDLE_CORES, busy_cores
 from harness.engines.streaming import LoopClient, transport_errors
@@ -292,6 +293,23 @@ class Ollama:
             self._measured = _runners()
             known = _resident_bytes(self._measured)
         return known
+
+    def pids(self) -> tuple[int, ...]:
+        """The runners that hold the models, and the servers that started them."""
+        if not self._local:
+            return ()
+        runners = _runners()
+        parents = {process.ppid() for process in runners}
+        return tuple(sorted({process.pid for process in runners} | parents - {0, 1}))
+
+    def location(self) -> str:
+        return of_url(self._url).word
+
+    def unload(self) -> None:
+        """Also what others loaded: idle power without a model is that of the whole server."""
+        for name in list(self._windows()):
+            self._unload(name)
+        self._loaded = None
 
     def close(self) -> None:
         loaded, self._loaded = self._loaded, None

@@ -134,6 +134,16 @@ class Scripted:
         """None: the server is a thread of the harness."""
         return None
 
+    def pids(self) -> tuple[int, ...]:
+        """None: the server is a thread of the harness."""
+        return ()
+
+    def location(self) -> str:
+        return "local"
+
+    def unload(self) -> None:
+        """There is no model."""
+
     def close(self) -> None:
         for loop, client in self._clients.items():
             if loop.is_running():

@@ -84,6 +84,7 @@ class Calls:
         journal: Journal,
         stop: Callable[[Stop], None],
         over: Callable[[], str | None],
+        mark: Callable[[], None],
     ) -> None:
         self.records: list[CallRecord] = []
         self._engine = engine
@@ -92,8 +93,9 @@ class Calls:
         self._journal = journal
         self._stop = stop
         self._over = over
+        self._mark = mark
         self._limits = Limits(policy)
-        self._opened = time.monotonic()
+        self.opened_s = time.monotonic()
         self._turn = asyncio.Lock()
         self._open: set[Call] = set()
         self._next = 0  # index of the next record
@@ -208,6 +210,7 @@ class Calls:
         request = self._request(call.ask, seed)
         failure: Failure | None
         scope = call.scope = asyncio.timeout(self._policy.call_timeout_s)
+        self._mark()
         try:
             async with scope:
                 # Engine.chat is a generator in all but the interface's words: closing it is what aborts.
@@ -220,6 +223,7 @@ class Calls:
                             continue
                         if call.first_token_s is None:
                             call.first_token_s = time.monotonic() - call.began
+                            self._mark()
                         call.answer.add(event)
                         if call.ask.stream:
                             await out.stream(reply.stream_type, reply.piece(event))
@@ -236,6 +240,7 @@ class Calls:
             failure = self._check_answer(call.answer)
         finally:
             call.scope = None
+            self._mark()
         if failure is None or not scope.expired():
             return failure
         # It was ended from here, whatever the engine made of that.
@@ -322,7 +327,7 @@ class Calls:
             index=call.index,
             call_id=uuid.uuid4().hex,
             started_at=call.started_at,
-            offset_s=call.began - self._opened,
+            offset_s=call.began - self.opened_s,
             queued_s=call.began - call.arrived,
             duration_s=time.monotonic() - call.began,
             first_token_s=call.first_token_s,

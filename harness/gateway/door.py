@@ -53,6 +53,7 @@ class Door:
         journal_dir: Path,
         loop: asyncio.AbstractEventLoop,
         stop_listening: Callable[[], None],
+        mark: Callable[[], None],
     ) -> None:
         self.key = secrets.token_urlsafe(24)
         self.stopped = threading.Event()
@@ -68,7 +69,12 @@ class Door:
         self._closed: list[CallRecord] | None = None
         self._answering: set[asyncio.Task[Any]] = set()
         self._journal = Journal(journal_dir, self._journal_failed)
-        self._calls = Calls(engine, policy, model, self._journal, self._stop_for, self._over)
+        self._calls = Calls(engine, policy, model, self._journal, self._stop_for, self._over, mark)
+
+    @property
+    def opened_s(self) -> float:
+        """The moment, by the monotonic clock, from which the calls' offsets count."""
+        return self._calls.opened_s
 
     @property
     def closed(self) -> bool:

@@ -6,11 +6,12 @@ import asyncio
 import contextlib
 import socket
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import uvicorn
 
-from harness.engines.base import Engine, ModelInfo
+from harness.engines.base import ChatRequest, Engine, EngineError, Finish, ModelInfo
 from harness.errors import MachineError
 from harness.gateway.door import Door
 from harness.gateway.policy import Policy
@@ -24,8 +25,10 @@ START_S = 10.0
 class Gateway:
     """One for each sweep. Its methods are called from any thread but its own."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, mark: Callable[[], None] = lambda: None) -> None:
+        """`mark` is called at the edges of each call: when it gets the engine, at its first token, at its end."""
         self._engine = engine
+        self._mark = mark
         self._doors: list[Door] = []
         self._servers: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
@@ -46,7 +49,7 @@ class Gateway:
             self._loop.call_soon_threadsafe(quit_now.set)
 
         try:
-            door = Door(self._engine, policy, model, journal_dir, self._loop, stop_listening)
+            door = Door(self._engine, policy, model, journal_dir, self._loop, stop_listening, self._mark)
         except OSError as error:
             listener.close()
             socket_path.unlink(missing_ok=True)
@@ -75,6 +78,20 @@ class Gateway:
             raise MachineError(f"the gateway's server on {socket_path} did not start: {error!r}") from error
         self._doors = [other for other in self._doors if not other.closed] + [door]
         return door
+
+    def ask(self, request: ChatRequest) -> Finish:
+        """One call of the harness's own, beside any run: nothing of it is recorded here. Raises EngineError."""
+
+        async def last() -> Finish:
+            finish = None
+            async for event in self._engine.chat(request):
+                if isinstance(event, Finish):
+                    finish = event
+            if finish is None:
+                raise EngineError("unavailable", "its answer ended without a last word")
+            return finish
+
+        return asyncio.run_coroutine_threadsafe(last(), self._loop).result()
 
     def close(self) -> None:
         """Close every door and end the thread. Safe to call twice."""

@@ -66,8 +66,10 @@ class Curve:
         self._points: list[tuple[float, float]] | None = None
         if instrument.form == "counter":
             self._unwrap(readings)
-        else:
+        elif instrument.form == "power":
             self._integrate(readings)
+        else:
+            self._follow(readings)
         self.interval_s = _median([later - earlier for earlier, later in pairwise(self._times)])
 
     @property
@@ -84,7 +86,7 @@ class Curve:
         """Joules between two moments."""
         if len(self._times) < 2:
             return UNKNOWN
-        slack = 0.0 if self.instrument.form == "counter" else self.instrument.period_s
+        slack = 0.0 if self.instrument.form == "counter" else GAP_PERIODS * self.instrument.period_s
         first, last = self._times[0], self._times[-1]
         missing = None
         if begin_s < first - slack:
@@ -99,19 +101,22 @@ class Curve:
         if missing is not None:
             seen = self._at_least(min(end_s, last)) - self._at_most(max(begin_s, first))
             return Amount(None, max(0.0, seen), None, missing)
-        if self.instrument.form == "power":
-            joules = self._interpolated(end_s) - self._interpolated(begin_s)
-            return Amount(max(0.0, joules), None, None)
+        if self.instrument.form != "counter":
+            return Amount(self._interpolated(end_s) - self._interpolated(begin_s), None, None)
         low = max(0.0, self._at_least(end_s) - self._at_most(begin_s))
         high = max(low, self._at_most(end_s) - self._at_least(begin_s))
         if end_s - begin_s < PERIODS_FOR_A_FIGURE * self.resolution_s:
             return Amount(None, low, high)
-        return Amount(min(max(self.at(end_s) - self.at(begin_s), low), high), low, high)
+        return Amount(max(0.0, self.at(end_s) - self.at(begin_s)), low, high)
 
     def at(self, moment_s: float) -> float:
-        """The best estimate of E at a moment between the first and the last reading."""
-        if self.instrument.form == "power":
+        """The best estimate of E at a moment between the first and the last reading, within its bounds: so energies of
+        windows that follow each other add up, and each lies within its own bounds."""
+        if self.instrument.form != "counter":
             return self._interpolated(moment_s)
+        return min(max(self._estimate(moment_s), self._at_least(moment_s)), self._at_most(moment_s))
+
+    def _estimate(self, moment_s: float) -> float:
         points = self._updates()
         after = bisect.bisect_right(points, moment_s, key=lambda point: point[0])
         before_power = _power(points, after - 2) if after >= 2 else None
@@ -178,6 +183,16 @@ class Curve:
             self._times.append(time_s)
             self._joules.append(total)
             before_t, before_w = time_s, value
+
+    def _follow(self, readings: Readings) -> None:
+        longest = GAP_PERIODS * self.instrument.period_s
+        for time_s, value in zip(readings.times_s, readings.values, strict=True):
+            if value is None:
+                continue
+            if self._times and (time_s - self._times[-1] > longest or value < self._joules[-1]):
+                self.gaps.append(Gap(self._times[-1], time_s, f"no reading for {time_s - self._times[-1]:.1f} s"))
+            self._times.append(time_s)
+            self._joules.append(value)
 
     def _interpolated(self, moment_s: float) -> float:
         times, joules = self._times, self._joules

@@ -59,6 +59,13 @@ def oom_kills(group: Cgroup) -> int | None:
     return _field(group.memory, "memory.events", "oom_kill")
 
 
+def cpu_file(group: Cgroup) -> Path | None:
+    """The file that tells the CPU time used so far: nanoseconds, or in version 2 a line of microseconds at its top."""
+    if group.cpu is None:
+        return None
+    return group.cpu / ("cpuacct.usage" if group.version == 1 else "cpu.stat")
+
+
 def cpu_s(group: Cgroup) -> float | None:
     """CPU seconds used so far, user and system."""
     if group.version == 1:

@@ -1,147 +1,85 @@
-"""Energy of a run's agent stage, in a first honest version: CodeCarbon for the whole machine, one tracker a sweep.
-
-CodeCarbon measures where the machine has counters and estimates where it has none. Which of the two a figure
-is, and whether a constant makes up most of it, is stored with the figure.
-"""
+"""A figure of energy: joules that never go without their kind and what they cover."""
 
 from __future__ import annotations
 
-import logging
-import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-JOULES_PER_KWH = 3.6e6
+from harness.meter.accounting import Amount
 
 Kind = Literal["measured", "estimated", "estimated_constant", "unavailable"]
+Layer = Literal["gross", "idle", "net"]
 
-# CodeCarbon's names of the way it knows the CPU's power.
-CPU_KINDS: dict[str, Kind] = {
-    "intel_rapl": "measured",
-    "intel_power_gadget": "measured",
-    "apple_powermetrics": "measured",
-    "windows_emi": "measured",
-    "cpu_load": "estimated",  # a curve from load to a share of the processor's rated power
-    "constant": "estimated_constant",
-}
+JOULES_PER_KWH = 3.6e6
 
 
 @dataclass(frozen=True)
 class Energy:
-    """One figure. `joules` is None exactly when the kind is unavailable."""
+    """One figure. `joules` is None where it can't be told: `detail` says why, and the bounds may still be known."""
 
-    source: str
-    component: str  # cpu, ram, gpu or total
+    source: str  # rapl, nvml, zeus, codecarbon, meter; counters and wall_factor are made of others
+    component: str
     joules: float | None
     kind: Kind
     coverage: str
-    layer: str = "gross"
+    layer: Layer = "gross"
     phase: str = "agent"
+    low_j: float | None = None
+    high_j: float | None = None
+    detail: str | None = None
 
 
-def unavailable() -> list[Energy]:
+def unavailable(reason: str) -> list[Energy]:
     """What is stored where nothing can tell: that it is unknown."""
-    return [Energy("codecarbon", "total", None, "unavailable", "none")]
+    return [Energy("none", "total", None, "unavailable", "none", detail=reason)]
 
 
-class EnergyMeter:
-    """A tracker for a sweep, with a window for each run. Only one window is open at a time."""
-
-    def __init__(self) -> None:
-        self._tracker: Any = None
-        self._cpu_kind: Kind = "estimated"
-        self._gpus = 0
-        self._starter = threading.Thread(target=self._start, name="energy")
-        self._error: str | None = None
-        self._starter.start()  # it takes seconds, and the engine needs them as well
-
-    def _start(self) -> None:
-        try:
-            from codecarbon import OfflineEmissionsTracker
-        except ImportError:
-            self._error = "codecarbon is not installed (pip install 'agent-energy-harness[energy]')"
-            return
-        logging.getLogger("codecarbon").disabled = True  # it speaks before it reads its log level
-        try:
-            # The country only decides grams of CO2, which are not used here; without one it asks the internet.
-            self._tracker = OfflineEmissionsTracker(
-                country_iso_code="USA",
-                tracking_mode="machine",
-                measure_power_secs=1,
-                save_to_file=False,
-                log_level="critical",
-                allow_multiple_runs=True,
-            )
-            self._tracker.start()
-            self._cpu_kind = "estimated"
-            for part in self._tracker._hardware:  # it has no public word for the way it knows the CPU's power
-                if type(part).__name__ == "CPU":
-                    self._cpu_kind = CPU_KINDS.get(str(part._mode), "estimated")
-            self._gpus = int(self._tracker.get_detected_hardware().get("gpu_count") or 0)
-        except Exception as error:  # noqa: BLE001 - a foreign library; the sweep goes on and says so
-            self._tracker, self._error = None, f"codecarbon could not start: {error}"
-
-    @property
-    def problem(self) -> str | None:
-        """Why there are no figures, or None."""
-        self._starter.join()
-        return self._error
-
-    def open(self, name: str) -> None:
-        """Begin the window of a run."""
-        self._starter.join()
-        if self._tracker is not None:
-            try:
-                self._tracker.start_task(name)
-            except Exception as error:  # noqa: BLE001 - a foreign library; the run goes on and says so
-                self._tracker, self._error = None, f"codecarbon failed: {error}"
-
-    def close(self, name: str) -> list[Energy]:
-        """End the window and return its figures."""
-        if self._tracker is None:
-            return unavailable()
-        try:
-            data = self._tracker.stop_task(name)
-        except Exception as error:  # noqa: BLE001
-            self._error = f"codecarbon failed: {error}"
-            return unavailable()
-        if data is None:
-            return unavailable()
-        return figures(
-            cpu_j=data.cpu_energy * JOULES_PER_KWH,
-            ram_j=data.ram_energy * JOULES_PER_KWH,
-            gpu_j=data.gpu_energy * JOULES_PER_KWH if self._gpus else None,
-            cpu_kind=self._cpu_kind,
-        )
-
-    def stop(self) -> None:
-        """End the tracker. Safe to call twice."""
-        self._starter.join()
-        if self._tracker is not None:
-            self._tracker.stop()
-            self._tracker = None
+def figure(
+    source: str, component: str, amount: Amount, kind: Kind, coverage: str, *, layer: Layer = "gross", phase: str
+) -> Energy:
+    """An amount as a figure: one with a gap is unavailable, one too short for a figure keeps its kind and bounds."""
+    detail = amount.gap
+    if amount.short:
+        detail = "the window is shorter than 20 readings of the source: bounds only"
+    return Energy(
+        source,
+        component,
+        amount.joules,
+        "unavailable" if amount.gap is not None else kind,
+        coverage,
+        layer,
+        phase,
+        amount.low,
+        amount.high,
+        detail,
+    )
 
 
-def figures(*, cpu_j: float, ram_j: float, gpu_j: float | None, cpu_kind: Kind) -> list[Energy]:
-    """A window's components and their total, each with its kind.
-
-    CodeCarbon's memory is a constant number of watts. Where constants supply over half of the total, the total
-    is a clock and says so.
-    """
-    parts: list[tuple[str, float, Kind]] = [("cpu", cpu_j, cpu_kind), ("ram", ram_j, "estimated_constant")]
-    rows = []
-    if gpu_j is not None:
-        parts.append(("gpu", gpu_j, "measured"))
+def added(amounts: Sequence[Amount]) -> Amount:
+    """Amounts of different parts of one machine over one window, together. Unknown as soon as one is."""
+    gap = next((amount.gap for amount in amounts if amount.gap is not None), None)
+    if gap is None and any(amount.joules is None for amount in amounts):
+        joules = None
     else:
-        rows.append(Energy("codecarbon", "gpu", None, "unavailable", "gpu"))
-    total = sum(joules for _, joules, _ in parts)
-    constant = sum(joules for _, joules, kind in parts if kind == "estimated_constant")
-    kinds = {kind for _, _, kind in parts}
-    total_kind: Kind = "estimated"
-    if constant > total / 2:
-        total_kind = "estimated_constant"
-    elif kinds == {"measured"}:
-        total_kind = "measured"
-    rows += [Energy("codecarbon", name, joules, kind, name) for name, joules, kind in parts]
-    rows.append(Energy("codecarbon", "total", total, total_kind, "+".join(name for name, _, _ in parts)))
-    return rows
+        joules = None if gap is not None else sum(amount.joules or 0.0 for amount in amounts)
+    lows = [amount.low for amount in amounts]
+    highs = [amount.high for amount in amounts]
+    return Amount(
+        joules,
+        None if None in lows else sum(low or 0.0 for low in lows),
+        None if None in highs else sum(high or 0.0 for high in highs),
+        gap,
+    )
+
+
+def kind_of_sum(parts: Sequence[tuple[Amount, Kind]]) -> Kind:
+    """The kind of a total. Where constants supply over half of it, it is a clock and says so."""
+    kinds = {kind for _, kind in parts}
+    known = [(amount.joules, kind) for amount, kind in parts if amount.joules is not None]
+    constant = sum(joules for joules, kind in known if kind == "estimated_constant")
+    if "unavailable" in kinds or not parts:
+        return "unavailable"
+    if kinds == {"estimated_constant"} or constant > sum(joules for joules, _ in known) / 2:
+        return "estimated_constant"
+    return "measured" if kinds == {"measured"} else "estimated"

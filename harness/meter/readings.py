@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-Form = Literal["counter", "power"]
+Form = Literal["counter", "power", "model"]
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Instrument:
     component: str  # cpu, dram, psys, gpu, wall, ...
     form: Form
     period_s: float
-    """counter: the usual time between two of its updates. power: the time between two readings."""
+    """counter: the usual time between two of its updates. power, model: the time between two readings."""
     oldest_s: float = 0.0
     """counter: how old a reading can be at most, the time that reading takes included."""
     wraps_at_j: float | None = None
@@ -28,8 +28,8 @@ class Instrument:
 
 @dataclass
 class Readings:
-    """Readings of one instrument: seconds of the monotonic clock, and joules (counter) or watts (power). None: it could
-    not be read."""
+    """Readings of one instrument: seconds of the monotonic clock, and joules (counter; running total of a model) or
+    watts (power). None: it could not be read."""
 
     times_s: Sequence[float] = field(default_factory=list)
     values: Sequence[float | None] = field(default_factory=list)

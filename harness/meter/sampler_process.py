@@ -57,6 +57,20 @@ class Number:
             self._fd = MISSING
 
 
+class GroupTime(Number):
+    """CPU time of a control group in nanoseconds: a number (version 1), or a line of microseconds (version 2)."""
+
+    def read(self) -> int:
+        try:
+            if self._fd == MISSING:
+                self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            words = os.pread(self._fd, 64, 0).split()
+            return int(words[1]) * 1000 if words[0] == b"usage_usec" else int(words[0])
+        except (OSError, ValueError, IndexError):
+            self.close()
+            return MISSING
+
+
 class Columns:
     """The readings of one group, which share their times."""
 
@@ -164,7 +178,7 @@ class CpuTime:
 
     def __init__(self) -> None:
         self._stat = os.open("/proc/stat", os.O_RDONLY | os.O_CLOEXEC)
-        self._group: Number | None = None
+        self._group: GroupTime | None = None
         self._pids: dict[str, list[int]] = {}
         self._last: dict[int, int] = {}  # a process that ended keeps what it used
 
@@ -172,7 +186,7 @@ class CpuTime:
         if self._group is not None:
             self._group.close()
         path = targets.get("sandbox")
-        self._group = Number(str(path)) if path else None
+        self._group = GroupTime(str(path)) if path else None
         self._pids = {name: list(targets.get(name) or ()) for name in ("own", "engine", "harness")}
         self._last = {}
 

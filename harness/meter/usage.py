@@ -1,4 +1,4 @@
-"""Watches a run from beside it: peaks of memory, and a writable layer that outgrows its limit."""
+"""Watches a run from beside it: peaks of memory, a writable layer that outgrows its limit, whose CPU time counts."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from harness.meter import cgroup
-from harness.sandbox.container import Container, SandboxError
+from harness.meter.meter import Meter
+from harness.sandbox.container import Container, Running, SandboxError
 
 INTERVAL_S = 0.2
 DISK_INTERVAL_S = 5.0  # Docker walks the layer for it
+OWN_LOOKS = 40  # at the runner, for the number of its process
 
 
 @dataclass
@@ -34,8 +36,8 @@ class UsageWatch:
         self.usage = Usage()
         self._container = container
         self._engine_bytes = engine_bytes
-        self._group = cgroup.of_process(container.pid())
-        self._cpu_at_start = cgroup.cpu_s(self._group)
+        self.group = cgroup.of_process(container.pid())
+        self._cpu_at_start = cgroup.cpu_s(self.group)
         self._ended = threading.Event()
         self._threads = [
             threading.Thread(target=self._watch_memory, name="memory", daemon=True),
@@ -52,9 +54,9 @@ class UsageWatch:
         self._threads[0].join()
         self._sample_memory()
         usage = self.usage
-        usage.peak_cgroup_bytes = cgroup.peak_bytes(self._group)
-        usage.oom_kills = cgroup.oom_kills(self._group)
-        now = cgroup.cpu_s(self._group)
+        usage.peak_cgroup_bytes = cgroup.peak_bytes(self.group)
+        usage.oom_kills = cgroup.oom_kills(self.group)
+        now = cgroup.cpu_s(self.group)
         if now is not None and self._cpu_at_start is not None:
             usage.cpu_s = now - self._cpu_at_start
         return usage
@@ -65,7 +67,7 @@ class UsageWatch:
 
     def _sample_memory(self) -> None:
         usage = self.usage
-        usage.peak_anon_bytes = _higher(usage.peak_anon_bytes, cgroup.anonymous_bytes(self._group))
+        usage.peak_anon_bytes = _higher(usage.peak_anon_bytes, cgroup.anonymous_bytes(self.group))
         if self._engine_bytes is not None:
             usage.engine_peak_bytes = _higher(usage.engine_peak_bytes, self._engine_bytes())
 
@@ -81,6 +83,38 @@ class UsageWatch:
                 self.usage.disk_full.set()
                 return
             next_look = time.monotonic() + DISK_INTERVAL_S
+
+
+class Targets:
+    """Whose CPU time the meter reads in a run: the sandbox's, the engine's, and the runner's own as soon as Docker says
+    which process that is."""
+
+    def __init__(self, meter: Meter | None, sandbox: cgroup.Cgroup, engine: tuple[int, ...]) -> None:
+        self._meter = meter
+        self._sandbox = sandbox
+        self._engine = engine
+        self._looks = OWN_LOOKS if meter else 0
+        self._watch(())
+
+    def mark(self) -> None:
+        """The agent stage has an edge now."""
+        if self._meter:
+            self._meter.mark()
+
+    def look_for(self, runner: Running) -> None:
+        """Ask Docker for the runner's process, until it tells."""
+        if self._looks == 0:
+            return
+        self._looks -= 1
+        pid = runner.pid()
+        # Where Docker lives in a machine of its own, its numbers mean nothing here.
+        if pid and cgroup.of_process(pid) == self._sandbox:
+            self._looks = 0
+            self._watch((pid,))
+
+    def _watch(self, own: tuple[int, ...]) -> None:
+        if self._meter:
+            self._meter.watch(sandbox=cgroup.cpu_file(self._sandbox), own=own, engine=self._engine)
 
 
 def _higher(known: int | None, seen: int | None) -> int | None:

@@ -192,6 +192,12 @@ class Running:
             self._ended.set()
         return True
 
+    def pid(self) -> int | None:
+        """The number of its process on the host, as soon as Docker tells it."""
+        with contextlib.suppress(*DockerFault):
+            return int(self._container.client.api.exec_inspect(self._command)["Pid"]) or None
+        return None
+
     def exit(self) -> Exit:
         """How it ended; for a container that was killed meanwhile an Exit without a code. Raises SandboxError."""
         if self._failure:

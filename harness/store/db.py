@@ -70,7 +70,7 @@ def _write_meanings(db: Database) -> None:
     ]
     pairs = [{"ended_by": e, "verdict": v, "outcome": o} for e, v, o in all_outcomes()]
     flags = [{"flag": name, "leaves_out": int(f.leaves_out), "meaning": f.meaning} for name, f in FLAGS.items()]
-    wanted = {"endings": rows, "outcomes": pairs, "flags": flags}
+    wanted: dict[str, list[dict[str, Any]]] = {"endings": rows, "outcomes": pairs, "flags": flags}
     # Written only when they differ, so that a reader never waits for a sweep that is writing.
     if not all(_same_rows(db, table, meanings) for table, meanings in wanted.items()):
         with db.atomic():

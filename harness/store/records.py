@@ -29,11 +29,7 @@ def insert_sweep(
     planned_runs: int,
 ) -> None:
     with db.atomic():
-        db.table("machines").insert(
-            {"machine_id": machine_id, "facts": json.dumps(facts, sort_keys=True)},
-            pk="machine_id",
-            ignore=True,
-        )
+        _note_machine(db, machine_id, facts)
         db.table("sweeps").insert(
             {
                 "sweep_id": sweep_id,
@@ -48,8 +44,97 @@ def insert_sweep(
         )
 
 
+def _note_machine(db: Database, machine_id: str, facts: Mapping[str, Any]) -> None:
+    row = {"machine_id": machine_id, "facts": json.dumps(facts, sort_keys=True)}
+    db.table("machines").insert(row, pk="machine_id", ignore=True)
+
+
 def end_sweep(db: Database, sweep_id: str) -> None:
     db.table("sweeps").update(sweep_id, {"ended_at": now()})
+
+
+def next_session(db: Database, sweep_id: str) -> int:
+    return 1 + int(db.table("sessions").count_where("sweep_id = ?", [sweep_id]))
+
+
+def next_number(db: Database, table: str, sweep_id: str) -> int:
+    """The number after the highest that a table of numbered rows has for a sweep."""
+    [(highest,)] = db.execute(f"SELECT MAX(number) FROM {table} WHERE sweep_id = ?", [sweep_id]).fetchall()
+    return 1 + (highest or 0)
+
+
+def insert_session(
+    db: Database,
+    sweep_id: str,
+    session: int,
+    sources: Mapping[str, Any],
+    conditions: Mapping[str, Any],
+    country: tuple[str, float, str] | None,
+) -> None:
+    """`country` is its code, the grams of CO2 equivalent for each kWh, and where that number is from."""
+    code, grams, source = country or (None, None, None)
+    db.table("sessions").insert(
+        {
+            "sweep_id": sweep_id,
+            "session": session,
+            "started_at": now(),
+            "sources": json.dumps(sources),
+            "conditions": json.dumps(conditions),
+            "country": code,
+            "carbon_g_per_kwh": grams,
+            "carbon_source": source,
+        }
+    )
+
+
+def end_session(
+    db: Database,
+    sweep_id: str,
+    session: int,
+    duration_s: float,
+    sources: Mapping[str, Any],
+    energy: Iterable[Mapping[str, Any]],
+) -> None:
+    """`sources` once more: what went wrong with them on the way is in it by now."""
+    with db.atomic():
+        facts = {"ended_at": now(), "duration_s": duration_s, "sources": json.dumps(sources)}
+        db.table("sessions").update((sweep_id, session), facts)
+        db.table("session_energy").insert_all({"sweep_id": sweep_id, "session": session, **row} for row in energy)
+
+
+def insert_idle(db: Database, rows: Iterable[Mapping[str, Any]]) -> None:
+    with db.atomic():
+        db.table("idle").insert_all(rows)
+
+
+def insert_job(db: Database, row: Mapping[str, Any]) -> None:
+    db.table("jobs").insert(row)
+
+
+def wall_factor(db: Database, machine_id: str) -> tuple[float, float, float] | None:
+    """The machine's newest calibration: factor, and the ends of its interval."""
+    rows = db.execute(
+        "SELECT factor, low, high FROM calibrations WHERE machine_id = ? ORDER BY measured_at DESC LIMIT 1",
+        [machine_id],
+    ).fetchall()
+    return (float(rows[0][0]), float(rows[0][1]), float(rows[0][2])) if rows else None
+
+
+def insert_calibration(db: Database, facts: Mapping[str, Any], row: Mapping[str, Any]) -> None:
+    with db.atomic():
+        _note_machine(db, row["machine_id"], facts)
+        db.table("calibrations").insert(row)
+
+
+def add_flag(db: Database, sweep_id: str, begin: int, end: int, flag: str) -> None:
+    """Flag the runs at positions from `begin` up to, and without, `end`."""
+    with db.atomic():
+        rows = db.execute(
+            "SELECT run_id, flags FROM runs WHERE sweep_id = ? AND position >= ? AND position < ?",
+            [sweep_id, begin, end],
+        ).fetchall()
+        for run_id, flags in rows:
+            db.table("runs").update(run_id, {"flags": json.dumps([*json.loads(flags), flag])})
 
 
 def insert_run(
@@ -57,6 +142,7 @@ def insert_run(
     row: Mapping[str, Any],
     calls: Iterable[Mapping[str, Any]],
     energy: Iterable[Mapping[str, Any]],
+    call_energy: Iterable[Mapping[str, Any]],
     artefacts: Iterable[Mapping[str, Any]],
     notes: Sequence[str] = (),
 ) -> None:
@@ -69,6 +155,7 @@ def insert_run(
         db.table("runs").insert(row)
         db.table("calls").insert_all(calls)
         db.table("energy").insert_all({"run_id": run_id, **figure} for figure in energy)
+        db.table("call_energy").insert_all({"run_id": run_id, **figure} for figure in call_energy)
         kept = [{"run_id": run_id, **artefact} for artefact in artefacts]
         db.table("artefacts").insert_all(kept)
         log = next((artefact["path"] for artefact in kept if artefact["name"] == "tests.log"), None)

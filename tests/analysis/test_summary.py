@@ -37,13 +37,14 @@ def add(db: Database, position: int, joules: float | None = 1.0, kind: str = "me
         "agent_version": "1", "engine": "ollama", "model": "m", "think": 0, "repetition": 1, "attempt": 1,
         "ended_by": "submitted", "verdict": "unresolved", "started_at": "", "ended_at": "", "duration_s": 3.0,
         "setup_s": 1.0, "agent_s": 1.0, "grading_s": 1.0, "calls": 2, "input_tokens": 10, "output_tokens": 4,
-        "image_digest": "", "image_source": "built", "flags": "[]", "harness_version": "1", "machine_id": "m",
+        "image_digest": "", "image_source": "built", "flags": "[]",
+        "energy_source": "codecarbon", "harness_version": "1", "machine_id": "m",
     } | changes  # fmt: skip
     energy = {
         "source": "codecarbon", "component": "total", "layer": "gross", "phase": "agent", "joules": joules,
         "kind": kind, "coverage": "cpu",
     }  # fmt: skip
-    insert_run(db, row, [], [energy], [])
+    insert_run(db, row, [], [energy], [], [])
 
 
 def test_a_cell_counts_resolved_over_graded_and_leaves_out_what_the_machine_spoilt(db: Database) -> None:

@@ -35,9 +35,10 @@ from pathlib import Path
 
 import docker
 
+from harness.experiment import describe
 from harness.images.locate import prepare_all
 from harness.manifests import select_agents
-from harness.meter.energy import EnergyMeter
+from harness.meter.meter import Meter
 from harness.plan import make_plan
 from harness.run import Bench, Finished, execute
 from harness.sandbox.container import wait_for_removals
@@ -109,12 +110,13 @@ def bench_for(client: docker.DockerClient, folder: Path, task: str, instance: bo
     agents, unusable = select_agents(spec.agents)
     plan = make_plan(spec, choose(load_suite(spec.tasks), [task], None), agents, unusable, {})
     images = prepare_all(client, plan.suite, folder, Quiet().say)
-    energy = EnergyMeter()
+    meter = Meter()
     try:
-        print(f"energy: {energy.problem or 'codecarbon, as in a sweep'}", file=sys.stderr)
-        yield Bench(client, client.info()["NCPU"], plan, "benchmark", folder, images, {}, {}, energy, threading.Event())
+        for line in describe(meter):
+            print(line, file=sys.stderr)
+        yield Bench(client, client.info()["NCPU"], plan, "benchmark", folder, images, {}, {}, meter, threading.Event())
     finally:
-        energy.stop()
+        meter.stop()
         wait_for_removals()
 
 

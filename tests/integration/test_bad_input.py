@@ -105,7 +105,7 @@ def files(folder: Path) -> list[str]:
         ("sweep --agents oracle --temperature 9", "--temperature: expected 2 or less, found 9.0"),
         ("sweep --agents oracle --rest -1", "--rest: expected 0 or more, found -1.0"),
         ("sweep --agents oracle --time-limit inf", "--time-limit: expected a finite number, found inf"),
-        ("sweep --agents oracle --order foo", "--order: expected 'shuffled' or 'listed', found 'foo'"),
+        ("sweep --agents oracle --order foo", "--order: expected 'blocks' or 'listed', found 'foo'"),
         ("sweep --agents oracle --protocol foo", "--protocol: expected 'auto', 'text' or 'tools', found 'foo'"),
         ("sweep --agents oracle --think maybe", "--think: expected on or off, got 'maybe'"),
         ("sweep --agents oracle --limit -1", "--limit: expected 1 or more, found -1"),

@@ -118,7 +118,7 @@ def test_a_run_that_is_set_aside_reopens_its_sweep(tmp_path: Path) -> None:
     columns = db.table("runs").columns
     row: dict[str, Any] = {c.name: (0 if c.type in ("INTEGER", "REAL") else "") if c.notnull else None for c in columns}
     row |= {"run_id": "s1-0", "sweep_id": "s1", "machine_id": "m", "attempt": 1, "ended_by": "sandbox_error"}
-    insert_run(db, row, [], [], [])
+    insert_run(db, row, [], [], [], [])
     for sweep in ("s1", "s2"):
         end_sweep(db, sweep)
     set_aside(db, row)

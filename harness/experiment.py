@@ -1,0 +1,390 @@
+"""What happens between the runs of a sweep, so that they can be compared: idle power, warm-up, rest, a control job, and
+a look at whether the machine is quiet. All of it is recorded, none of it is a run."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlite_utils import Database
+
+from harness.engines.base import ChatRequest, Engine
+from harness.errors import MachineError
+from harness.meter import conditions
+from harness.meter.energy import Energy
+from harness.meter.figures import Accounts, Idle, headline, totals
+from harness.meter.meter import Meter, Recording
+from harness.plan import Model, PlannedRun
+from harness.run import UNLOADED, Bench, execute
+from harness.store import records
+
+IDLE_MEASURED_S = 60.0  # where something tells energy
+IDLE_MODELLED_S = 5.0  # where it is estimated from the load: a longer look would say the same
+SETTLE_S = 2.0  # after loading or unloading, before idle power is measured
+DRIFT = 0.10
+QUIET_LOOK_S = 1.0
+QUIET_CORES = 0.25  # that programs which are none of ours may use
+QUIET_LIMIT_S = 600.0  # waiting for a quiet machine, or for a cool one
+BAND_LOOK_S = 3.0
+BAND_POWER = 0.10
+CONTROL_TOKENS = 128
+CONTROL_PROMPT = "Write down the numbers from one to two hundred as words, separated by commas, and nothing else."
+CONTROL_HASHED_BYTES = 1 << 30
+
+Say = Callable[[str], None]
+Carbon = tuple[str, float, str]
+"""A country's code, grams of CO2 equivalent for each kWh there, and where that number is from."""
+
+
+@dataclass
+class Experiment:
+    """The state of a session between its runs."""
+
+    bench: Bench
+    db: Database
+    say: Say
+    carbon: Carbon | None = None
+    _idle_c: float | None = None
+    _idle_w: float | None = None
+    _began: float = field(default_factory=time.monotonic)
+    _measured_before: int = 0  # position of the run before which idle power was measured last
+    _not_cooled: str | None = None
+
+    @property
+    def meter(self) -> Meter:
+        assert self.bench.meter is not None
+        return self.bench.meter
+
+    def begin(self, position: int) -> None:
+        """What precedes the first run of a session. Raises MachineError when the machine is not what was asked for."""
+        self._record_session()
+        if self.bench.plan.spec.when_busy == "warn" and (others := self._others_busy()):
+            self.say(f"the machine is not quiet: other programs use {others:.2f} cores")
+        if self.bench.plan.spec.rest_band_c is not None and self._temperature_c() is None:
+            raise MachineError("--rest-band: this machine shows no temperature of its processor; use --rest SECONDS")
+        self.measure_idle(position)
+
+    def before(self, planned: PlannedRun, first: bool, done: int) -> list[str]:
+        """What precedes a run; `done` runs of this session are over. Returns flags for it.
+
+        Raises MachineError when the machine is not quiet and that was to be refused.
+        """
+        spec = self.bench.plan.spec
+        flags = [] if first else self._rest()
+        if done and spec.idle_every and done % spec.idle_every == 0:
+            self.measure_idle(planned.position)
+        if spec.control_every and done % spec.control_every == 0:
+            self._control_job(planned.position)
+        if spec.when_busy != "warn":
+            self._wait_for_quiet(planned)
+        return flags
+
+    def end(self) -> None:
+        """Close the session: its total, whatever its runs came to."""
+        self.meter.mark()
+        time.sleep(0.05)
+        self.meter.cut()
+        whole, parts = self.meter.whole(), self._parts()
+        accounts = Accounts(Recording(parts=parts))
+        rows: list[dict[str, Any]] = []
+        for total in accounts.totals.values():
+            energy = accounts.sum_of(total, whole)
+            rows.append({"source": energy.source, "component": "total", "joules": energy.joules, "kind": energy.kind,
+                         "coverage": energy.coverage, "detail": energy.detail})  # fmt: skip
+        records.end_session(
+            self.db, self.bench.sweep_id, self.bench.session, time.monotonic() - self._began, self.meter.sources(), rows
+        )
+
+    def warm_up(self, runs: Sequence[PlannedRun]) -> None:
+        """Make the first runs once, for the machine and its caches; what comes of them is thrown away."""
+        bench = self.bench
+        for number in range(min(bench.plan.spec.warmup, len(runs))):
+            if bench.cancelled.is_set():
+                return
+            planned = runs[number]
+            self.say(f"warm-up {number + 1} of {bench.plan.spec.warmup}: {planned.label}")
+            run_id = f"{bench.sweep_id}-warmup-{number:02d}"
+            started_at = _now()
+            finished = execute(bench, planned, run_id, lambda _: None)
+            shutil.rmtree(bench.runs_dir / bench.sweep_id / run_id, ignore_errors=True)
+            total = next(
+                (row for row in finished.energy.rows if row.source == finished.energy.source
+                 and row.component == "total" and row.layer == "gross" and row.phase == "agent"), None,
+            )  # fmt: skip
+            tokens = [call.output_tokens for call in finished.calls or [] if call.output_tokens is not None]
+            self._record_job(
+                "warmup", planned.position, planned.label, started_at, finished.agent_s,
+                sum(tokens) if tokens else None, total, finished.ended_by,
+            )  # fmt: skip
+
+    def measure_idle(self, position: int) -> None:
+        """Idle power without a model and with each of the sweep's models, as the machine is now."""
+        spec = self.bench.plan.spec
+        seconds = spec.idle_s
+        if seconds is None:
+            seconds = IDLE_MEASURED_S if self._is_measured() else IDLE_MODELLED_S
+        if seconds == 0:
+            return
+        models = self.bench.plan.models
+        engines = {model.info.engine: model.engine for model in models}
+        for engine in engines.values():
+            engine.unload()
+        self._measure_idle(position, None, seconds)
+        for model in models:
+            for name, engine in engines.items():
+                if name != model.info.engine:
+                    engine.unload()
+            model.engine.prepare(model.info.name, model.num_ctx)
+            self._measure_idle(position, model, seconds)
+        self._measured_before = position
+
+    def _measure_idle(self, position: int, model: Model | None, seconds: float) -> None:
+        bench = self.bench
+        if bench.cancelled.wait(SETTLE_S if seconds > SETTLE_S else 0):
+            return
+        what = f"with {model.label} loaded" if model else "without a model"
+        self.say(f"measuring idle power {what}: {seconds:g} s")
+        started_at = _now()
+        self._watch(model.engine if model else None)
+        recording, begin_s, end_s = self._window(seconds)
+        if bench.cancelled.is_set():
+            return
+        accounts = Accounts(recording, remote=False)
+        number = records.next_number(self.db, "idle", bench.sweep_id)
+        watts = {
+            key: amount.joules / (end_s - begin_s)
+            for key, amount in accounts.amounts(begin_s, end_s).items()
+            if amount.joules is not None
+        }
+        label = model.label if model else UNLOADED
+        before = bench.idles.get(label)
+        bench.idles[label] = now = Idle(number, "loaded" if model else "unloaded", watts)
+        busy_s = recording.cpu_s("machine", begin_s, end_s)
+        records.insert_idle(
+            self.db,
+            [
+                {
+                    "sweep_id": bench.sweep_id, "number": number, "session": bench.session,
+                    "before_position": position, "state": now.state, "model": label or None,
+                    "started_at": started_at, "duration_s": end_s - begin_s, "source": row.source,
+                    "component": row.component, "kind": row.kind, "coverage": row.coverage, "detail": row.detail,
+                    "watts": None if row.joules is None else row.joules / (end_s - begin_s),
+                    "busy_cores": None if busy_s is None else busy_s / (end_s - begin_s),
+                }
+                for row in accounts.gross(begin_s, end_s, "idle")
+            ],
+        )  # fmt: skip
+        self._idle_c = conditions.temperature_c(recording.slow)
+        made = totals(recording.parts)
+        source = headline(recording.parts, made)
+        if source is None:
+            return
+        keys = made[source].keys
+        self._idle_w = _sum(now, keys)
+        if before is not None:
+            self._check_drift(position, _sum(before, keys), self._idle_w)
+
+    def _check_drift(self, position: int, before_w: float | None, now_w: float | None) -> None:
+        if not before_w or now_w is None or abs(now_w - before_w) <= DRIFT * before_w:
+            return
+        flag = f"idle_drift: {before_w:.1f} W before, {now_w:.1f} W after"
+        self.say(f"idle power drifted from {before_w:.1f} to {now_w:.1f} W: the runs in between are flagged")
+        records.add_flag(self.db, self.bench.sweep_id, self._measured_before, position, flag)
+
+    def _rest(self) -> list[str]:
+        """The pause between two runs. Returns the flag of one that ended with the machine still warm."""
+        spec = self.bench.plan.spec
+        self.bench.cancelled.wait(spec.rest_s)
+        if spec.rest_band_c is None or self._idle_c is None:
+            return []
+        said = False
+        deadline = time.monotonic() + QUIET_LIMIT_S
+        while not self.bench.cancelled.is_set():
+            recording, begin_s, end_s = self._window(BAND_LOOK_S)
+            degrees, watts = conditions.temperature_c(recording.slow), self._power_w(recording, begin_s, end_s)
+            cool = degrees is not None and degrees <= self._idle_c + spec.rest_band_c
+            calm = watts is None or self._idle_w is None or watts <= (1 + BAND_POWER) * self._idle_w
+            if cool and calm:
+                return []
+            if time.monotonic() > deadline:
+                return [f"not_cooled: {degrees} °C, {watts and round(watts, 1)} W after {QUIET_LIMIT_S:g} s of rest"]
+            if not said:
+                self.say(f"resting until within {spec.rest_band_c:g} °C of idle ({self._idle_c:.0f} °C)")
+                said = True
+        return []
+
+    def _wait_for_quiet(self, planned: PlannedRun) -> None:
+        spec = self.bench.plan.spec
+        deadline = time.monotonic() + QUIET_LIMIT_S
+        said = False
+        while (others := self._others_busy()) and not self.bench.cancelled.is_set():
+            if spec.when_busy == "refuse":
+                raise MachineError(
+                    f"the machine is not quiet before run {planned.position}: other programs use {others:.2f} cores; "
+                    "end them, or give --when-busy wait or warn"
+                )
+            if time.monotonic() > deadline:
+                return  # the run's own flag will say what it met
+            if not said:
+                self.say(f"waiting for a quiet machine: other programs use {others:.2f} cores")
+                said = True
+            self.bench.cancelled.wait(5 * QUIET_LOOK_S)
+
+    def _others_busy(self) -> float | None:
+        """Cores that programs use which are none of ours, when they are too many; else None."""
+        engines = {model.info.engine: model.engine for model in self.bench.plan.models}
+        pids = tuple(pid for engine in engines.values() for pid in engine.pids())
+        self.meter.watch(engine=pids)
+        recording, begin_s, end_s = self._window(QUIET_LOOK_S)
+        machine_s = recording.cpu_s("machine", begin_s, end_s)
+        if machine_s is None:
+            return None
+        ours = [recording.cpu_s(who, begin_s, end_s) or 0.0 for who in ("engine", "harness")]
+        cores = (machine_s - sum(ours)) / (end_s - begin_s)
+        return cores if cores > QUIET_CORES else None
+
+    def _control_job(self, position: int) -> None:
+        """The same work every time, so that its spread is the machine's."""
+        models = self.bench.plan.models
+        self.meter.cut()
+        started_at = _now()
+        tokens: int | None = None
+        if models:
+            model = models[0]
+            what = f"{model.label}: {CONTROL_TOKENS} tokens"
+            self.say(f"control job: {what}")
+            model.engine.prepare(model.info.name, model.num_ctx)
+            request = ChatRequest(
+                model=model.info.name,
+                messages=[{"role": "user", "content": CONTROL_PROMPT}],
+                num_ctx=model.num_ctx,
+                num_predict=CONTROL_TOKENS,
+                temperature=0.0,
+                seed=1,
+                fresh=True,
+            )
+            self.meter.mark()
+            begin_s = time.monotonic()
+            finish = self.bench.gateways[model.info.engine].ask(request)
+            tokens = finish.output_tokens
+        else:
+            what = f"SHA-256 of {CONTROL_HASHED_BYTES >> 20} MiB"
+            self.say(f"control job: {what}")
+            self.meter.mark()
+            begin_s = time.monotonic()
+            digest, block = hashlib.sha256(), bytes(1 << 20)
+            for _ in range(CONTROL_HASHED_BYTES >> 20):
+                digest.update(block)
+        end_s = time.monotonic()
+        self.meter.mark()
+        time.sleep(0.05)
+        accounts = Accounts(self.meter.cut())
+        total = accounts.total(accounts.headline, begin_s, end_s) if accounts.headline else None
+        self._record_job("control", position, what, started_at, end_s - begin_s, tokens, total, None)
+
+    def _record_job(
+        self, job: str, position: int, what: str, started_at: str, duration_s: float, tokens: int | None,
+        energy: Energy | None, detail: str | None,
+    ) -> None:  # fmt: skip
+        records.insert_job(
+            self.db,
+            {
+                "sweep_id": self.bench.sweep_id, "number": records.next_number(self.db, "jobs", self.bench.sweep_id),
+                "session": self.bench.session, "job": job, "before_position": position, "what": what,
+                "started_at": started_at, "duration_s": duration_s, "output_tokens": tokens,
+                "joules": energy.joules if energy else None, "kind": energy.kind if energy else "unavailable",
+                "coverage": energy.coverage if energy else "none", "detail": detail,
+            },
+        )  # fmt: skip
+
+    def _record_session(self) -> None:
+        records.insert_session(
+            self.db, self.bench.sweep_id, self.bench.session, self.meter.sources(), conditions.at_rest(), self.carbon
+        )
+
+    def _window(self, seconds: float) -> tuple[Recording, float, float]:
+        """Watch for some seconds. Returns what was seen and the window's edges."""
+        self.meter.cut()
+        self.meter.mark()
+        begin_s = time.monotonic()
+        self.bench.cancelled.wait(seconds)
+        end_s = time.monotonic()
+        self.meter.mark()
+        time.sleep(0.05)
+        return self.meter.cut(), begin_s, end_s
+
+    def _watch(self, engine: Engine | None) -> None:
+        self.meter.watch(engine=engine.pids() if engine else ())
+
+    def _power_w(self, recording: Recording, begin_s: float, end_s: float) -> float | None:
+        accounts = Accounts(recording)
+        if accounts.headline is None:
+            return None
+        joules = accounts.total(accounts.headline, begin_s, end_s).joules
+        return None if joules is None else joules / (end_s - begin_s)
+
+    def _temperature_c(self) -> float | None:
+        recording, _, _ = self._window(1.2)
+        return conditions.temperature_c(recording.slow)
+
+    def _parts(self) -> dict[tuple[str, str], Any]:
+        return {(part.instrument.source, part.unit): part for part in self.meter.parts}
+
+    def _is_measured(self) -> bool:
+        parts = self._parts()
+        return headline(parts, totals(parts)) in ("meter", "counters")
+
+
+def check_required(meter: Meter) -> None:
+    """Raises MachineError where no source measures the whole of what runs here, with the command that grants it."""
+    parts = {(part.instrument.source, part.unit): part for part in meter.parts}
+    if headline(parts, totals(parts)) in ("meter", "counters"):
+        return
+    found = meter.rapl
+    said = f"--require measured: {found.problem or 'nothing here measures energy'}"
+    if found.grant:
+        said += f"; grant it until the next start of the machine with: {found.grant}"
+    else:
+        said += "; attach a meter with --meter, or leave the flag out to have energy estimated"
+    raise MachineError(said)
+
+
+def carbon_of(country: str | None) -> Carbon | None:
+    """Raises UserError for a country that is not known."""
+    if country is None:
+        return None
+    from harness.meter.carbon import carbon_intensity
+
+    return (country, *carbon_intensity(country))
+
+
+def describe(meter: Meter) -> list[str]:
+    """What energy comes from in this sweep, in lines for people."""
+    parts = {(part.instrument.source, part.unit): part for part in meter.parts}
+    made = totals(parts)
+    source = headline(parts, made)
+    if source is None:
+        reasons = "; ".join(str(problem["problem"]) for problem in meter.sources()["problems"].values())
+        return [f"energy: unavailable ({reasons})"]
+    kinds = sorted({f"{parts[key].instrument.component} {parts[key].kind}" for key in made[source].keys})
+    backend = meter.sources()["codecarbon"]
+    how = f" ({backend['backend']})" if source == "codecarbon" and backend else ""
+    lines = [f"energy: {source}{how}, covers {made[source].coverage}: {', '.join(kinds)}"]
+    if meter.rapl.problem and source not in ("counters", "meter"):
+        lines.append(f"        no counters: {meter.rapl.problem}")
+    if meter.rapl.grant and source != "meter":
+        lines.append(f"        grant: {meter.rapl.grant}")
+    return lines
+
+
+def _sum(idle: Idle, keys: Sequence[tuple[str, str]]) -> float | None:
+    return sum(idle.watts[key] for key in keys) if all(key in idle.watts for key in keys) else None
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,354 @@
+"""From a recording to the figures of a run: which parts make a total, what of it is idle, and where it went."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from harness.meter.accounting import UNKNOWN, Amount, Curve
+from harness.meter.energy import Energy, Kind, added, figure, kind_of_sum
+from harness.meter.meter import Key, Part, Recording
+from harness.meter.phases import PHASES, Phase
+
+NO_IDLE = "idle power was not measured"
+AWAY = "engine_host:"  # before the coverage of a meter that stands at a remote engine
+HERE = "sandbox_host:"  # before that of this machine's own sources, when the engine is elsewhere
+
+
+@dataclass(frozen=True)
+class Idle:
+    """Power at rest by source and unit, in watts. `number` is its place in the table `idle`."""
+
+    number: int
+    state: str  # loaded or unloaded
+    watts: Mapping[Key, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CallEnergy:
+    """Energy of one phase of one call; `spread_j` is its share by seconds of the run's energy in that phase."""
+
+    call_index: int
+    phase: str
+    duration_s: float
+    joules: float | None
+    low_j: float | None
+    high_j: float | None
+    spread_j: float | None
+    kind: Kind
+    source: str
+    coverage: str
+
+
+@dataclass(frozen=True)
+class Total:
+    """A sum over parts that all stand for something else: its source, its parts, and what they cover together."""
+
+    source: str
+    keys: tuple[Key, ...]
+    coverage: str
+
+
+def totals(parts: Mapping[Key, Part], *, remote: bool = False, meter_away: bool = False) -> dict[str, Total]:
+    """The totals that these parts make. psys holds the packages and is never added to them; what zeus tells is added
+    only where nothing else tells it."""
+    made: dict[str, Total] = {}
+    here = HERE if remote else ""
+    counted = [key for key, part in parts.items() if key[0] in ("rapl", "nvml") and part.instrument.component != "psys"]
+    known = {parts[key].instrument.component for key in counted}
+    counted += [key for key, part in parts.items() if key[0] == "zeus" and part.instrument.component not in known]
+    if counted:
+        components = dict.fromkeys(parts[key].instrument.component for key in counted)
+        made["counters"] = Total("counters", tuple(counted), here + "+".join(components))
+    if modelled := [key for key in parts if key[0] == "codecarbon"]:
+        components = dict.fromkeys(parts[key].instrument.component for key in modelled)
+        made["codecarbon"] = Total("codecarbon", tuple(modelled), here + "+".join(components))
+    if walls := [key for key in parts if key[0] == "meter"]:
+        made["meter"] = Total("meter", tuple(walls), (AWAY if meter_away else here) + "wall")
+    return made
+
+
+def headline(parts: Mapping[Key, Part], made: Mapping[str, Total]) -> str | None:
+    """The source that a run's energy is told by: the widest that is measured, else the estimate of the whole."""
+    if "meter" in made:
+        return "meter"
+    counters = made.get("counters")
+    if counters and {parts[key].instrument.component for key in counters.keys} & {"cpu", "soc"}:
+        return "counters"
+    return next((name for name in ("codecarbon", "counters") if name in made), None)
+
+
+class Accounts:
+    """The energies of one recording.
+
+    `idle` is the measurement that net energy uses. `gpus` are those that the engine uses: all GPUs count in gross,
+    these in net; None: all. `wall_factor` is the machine's calibration for the total `counters`, with its interval.
+    """
+
+    def __init__(
+        self,
+        recording: Recording,
+        *,
+        idle: Idle | None = None,
+        gpus: Sequence[int] | None = None,
+        remote: bool = False,
+        meter_away: bool = False,
+        wall_factor: tuple[float, float, float] | None = None,
+    ) -> None:
+        self.recording = recording
+        self.idle = idle
+        self.totals = totals(recording.parts, remote=remote, meter_away=meter_away)
+        self.headline = headline(recording.parts, self.totals)
+        self._gpus = None if gpus is None else set(gpus)
+        self._wall_factor = wall_factor
+        self._here = HERE if remote else ""
+
+    def amounts(self, begin_s: float, end_s: float) -> dict[Key, Amount]:
+        """Of each part, over one window."""
+        lost = self.recording.lost
+        return {
+            key: Amount(None, None, None, lost)
+            if lost and key[0] in ("rapl", "nvml")
+            else self.recording.curves[key].energy(begin_s, end_s)
+            if key in self.recording.curves
+            else UNKNOWN
+            for key in self.recording.parts
+        }
+
+    def gross(self, begin_s: float, end_s: float, phase: str) -> list[Energy]:
+        """Every component of every source, and the totals."""
+        amounts = self.amounts(begin_s, end_s)
+        rows = []
+        components: dict[tuple[str, str], list[Key]] = {}
+        for key, part in self.recording.parts.items():
+            if key[0] == "meter":
+                continue  # it is its own total
+            components.setdefault((key[0], part.instrument.component), []).append(key)
+            if part.gpu is not None:
+                rows.append(figure(key[0], key[1], amounts[key], part.kind, self._here + "gpu", phase=phase))
+        for (source, component), keys in components.items():
+            kind = kind_of_sum([(amounts[key], self.recording.parts[key].kind) for key in keys])
+            coverage = self._here + component
+            rows.append(figure(source, component, added([amounts[key] for key in keys]), kind, coverage, phase=phase))
+        for total in self.totals.values():
+            rows.append(self.sum_of(total, amounts, phase))
+        if self._wall_factor and "counters" in self.totals:
+            rows.append(self._at_the_wall(self.sum_of(self.totals["counters"], amounts, phase)))
+        return rows
+
+    def total(self, source: str, begin_s: float, end_s: float, phase: str = "agent") -> Energy:
+        """One source's total over a window. Raises KeyError for a source that there is not."""
+        total = self.totals[source]
+        curves = {key: self.recording.curves[key].energy(begin_s, end_s) for key in total.keys}
+        if self.recording.lost and any(key[0] in ("rapl", "nvml") for key in total.keys):
+            curves = {key: Amount(None, None, None, self.recording.lost) for key in total.keys}
+        return self.sum_of(total, curves, phase)
+
+    def idle_and_net(self, gross: Energy, begin_s: float, end_s: float) -> list[Energy]:
+        """What of a total the machine would have drawn at rest, and what is left."""
+        total = self.totals[gross.source]
+        if self.idle is None or any(key not in self.idle.watts for key in total.keys):
+            empty = replace(gross, joules=None, low_j=None, high_j=None, kind="unavailable", detail=NO_IDLE)
+            return [replace(empty, layer="idle"), replace(empty, layer="net")]
+        duration_s = end_s - begin_s
+        said = f"idle power with the model {self.idle.state} (measurement {self.idle.number})"
+        idle_j = duration_s * sum(self.idle.watts[key] for key in total.keys)
+        idle = replace(gross, layer="idle", joules=idle_j, low_j=None, high_j=None, detail=said)
+        amounts = self.amounts(begin_s, end_s)
+        kept = [key for key in total.keys if self._counts_in_net(key)]
+        net = added([amounts[key] for key in kept])
+        joules = None
+        if net.joules is not None and gross.joules is not None:
+            joules = net.joules - duration_s * sum(self.idle.watts[key] for key in kept)
+        if len(kept) < len(total.keys):
+            said += (
+                f"; GPUs of the engine only: {', '.join(sorted(key[1] for key in kept if key[1].startswith('gpu')))}"
+            )
+        kind = gross.kind if joules is not None else "unavailable" if gross.joules is None else gross.kind
+        return [idle, replace(gross, layer="net", joules=joules, low_j=None, high_j=None, kind=kind, detail=said)]
+
+    def is_clock(self, begin_s: float, end_s: float) -> bool:
+        """Whether the headline's energy is a constant power times seconds, for the most part."""
+        return self.headline is not None and self.total(self.headline, begin_s, end_s).kind == "estimated_constant"
+
+    def peak_w(self, begin_s: float, end_s: float) -> float | None:
+        """The highest mean power over one second, of the headline. Of several parts, of their sum."""
+        if self.headline is None or self.total(self.headline, begin_s, end_s).joules is None:
+            return None
+        curves = [self.recording.curves[key] for key in self.totals[self.headline].keys]
+        seconds = int(end_s - begin_s)
+        if seconds < 1:
+            return None
+        edges = [sum(curve.at(begin_s + n) for curve in curves) for n in range(seconds + 1)]
+        return max(edges[n + 1] - edges[n] for n in range(seconds))
+
+    def by_phase(self, phases: Sequence[Phase]) -> list[Energy]:
+        """The headline's total by phase, gross, idle and net; between_calls by the framework and what it started."""
+        if self.headline is None:
+            return []
+        rows: list[Energy] = []
+        for name in PHASES:
+            stretches = [phase for phase in phases if phase.name == name]
+            if not stretches:
+                continue
+            gross = self._over(stretches)
+            rows.append(gross)
+            duration_s = sum(phase.duration_s for phase in stretches)
+            rows += self._idle_and_net_over(gross, stretches, duration_s)
+            if name == "between_calls":
+                rows += self._framework_and_tools(gross, stretches)
+        return rows
+
+    def shares(self, begin_s: float, end_s: float) -> list[Energy]:
+        """The dynamic energy of the CPU, by share of CPU time: an estimate, whatever the counters are."""
+        source = "rapl" if any(key[0] == "rapl" for key in self.recording.parts) else "codecarbon"
+        keys = [
+            key for key, part in self.recording.parts.items()
+            if key[0] == source and part.instrument.component in ("cpu", "dram")
+        ]  # fmt: skip
+        if not keys or self.idle is None or any(key not in self.idle.watts for key in keys):
+            return []
+        amounts = self.amounts(begin_s, end_s)
+        net = added([amounts[key] for key in keys])
+        used = self.cpu_shares(begin_s, end_s)
+        if net.joules is None or used is None or sum(used.values()) <= 0:
+            return []
+        dynamic_j = net.joules - (end_s - begin_s) * sum(self.idle.watts[key] for key in keys)
+        coverage = self._here + "+".join(dict.fromkeys(self.recording.parts[key].instrument.component for key in keys))
+        whole_s = sum(used.values())
+        said = "dynamic energy by share of CPU time"
+        return [
+            Energy(source, who, dynamic_j * seconds / whole_s, "estimated", coverage, "net", detail=said)
+            for who, seconds in used.items()
+        ]
+
+    def cpu_shares(self, begin_s: float, end_s: float) -> dict[str, float] | None:
+        """CPU seconds of sandbox, engine, harness and the rest of the machine; None when the machine's are unknown."""
+        machine_s = self.recording.cpu_s("machine", begin_s, end_s)
+        if machine_s is None:
+            return None
+        known = {who: self.recording.cpu_s(who, begin_s, end_s) or 0.0 for who in ("sandbox", "engine", "harness")}
+        return known | {"rest": max(0.0, machine_s - sum(known.values()))}
+
+    def calls(self, phases: Sequence[Phase]) -> list[CallEnergy]:
+        """Energy of each call's phases: a figure where it is long enough, bounds in any case, and a spread."""
+        if self.headline is None:
+            return []
+        rows = []
+        for name in ("load", "prefill", "decode"):
+            stretches = [phase for phase in phases if phase.name == name and phase.call is not None]
+            whole_s = sum(phase.duration_s for phase in stretches)
+            whole = self._over(stretches) if stretches else None
+            for phase in stretches:
+                assert whole is not None
+                assert phase.call is not None
+                one = self.total(self.headline, phase.begin_s, phase.end_s)
+                spread_j = None if whole.joules is None else whole.joules * phase.duration_s / whole_s
+                rows.append(
+                    CallEnergy(
+                        phase.call,
+                        name,
+                        phase.duration_s,
+                        one.joules,
+                        one.low_j,
+                        one.high_j,
+                        spread_j,
+                        one.kind,
+                        one.source,
+                        one.coverage,
+                    )
+                )
+        return rows
+
+    def sum_of(self, total: Total, amounts: Mapping[Key, Amount], phase: str = "agent") -> Energy:
+        """A total's figure from the amounts of its parts."""
+        parts = [(amounts[key], self.recording.parts[key].kind) for key in total.keys]
+        return figure(
+            total.source,
+            "total",
+            added([amount for amount, _ in parts]),
+            kind_of_sum(parts),
+            total.coverage,
+            phase=phase,
+        )
+
+    def _at_the_wall(self, counters: Energy) -> Energy:
+        assert self._wall_factor is not None
+        factor, low, high = self._wall_factor
+        joules = counters.joules
+        return replace(
+            counters,
+            source="wall_factor",
+            coverage=self._here + "wall",
+            kind="estimated" if joules is not None else "unavailable",
+            joules=None if joules is None else joules * factor,
+            low_j=None if joules is None else joules * low,
+            high_j=None if joules is None else joules * high,
+            detail=f"counters times {factor:.3f} (95 % interval {low:.3f} to {high:.3f}), by `harness calibrate`",
+        )
+
+    def _over(self, stretches: Sequence[Phase]) -> Energy:
+        """The headline's total over several stretches of one phase. Each is cut at its edges, so that phases add up
+        even where a single stretch is too short for a figure of its own."""
+        assert self.headline is not None
+        total = self.totals[self.headline]
+        name = stretches[0].name
+        gap: str | None = self.recording.lost if any(key[0] in ("rapl", "nvml") for key in total.keys) else None
+        joules, low, high = 0.0, 0.0, 0.0
+        bounded = True
+        parts: list[tuple[Amount, Kind]] = []
+        for key in total.keys:
+            curve: Curve = self.recording.curves[key]
+            of_part = 0.0
+            for phase in stretches:
+                amount = curve.energy(phase.begin_s, phase.end_s)
+                gap = gap or amount.gap
+                if amount.gap is None:
+                    of_part += curve.at(phase.end_s) - curve.at(phase.begin_s)
+                if amount.low is None or amount.high is None:
+                    bounded = False
+                else:
+                    low, high = low + amount.low, high + amount.high
+            joules += of_part
+            parts.append((Amount(of_part, None, None), self.recording.parts[key].kind))
+        amount = Amount(
+            None if gap else joules, low if bounded else None, high if bounded and not gap else None, gap
+        )  # fmt: skip
+        return figure(total.source, "total", amount, kind_of_sum(parts), total.coverage, phase=name)
+
+    def _idle_and_net_over(self, gross: Energy, stretches: Sequence[Phase], duration_s: float) -> list[Energy]:
+        total = self.totals[gross.source]
+        if self.idle is None or any(key not in self.idle.watts for key in total.keys):
+            return []
+        kept = [key for key in total.keys if self._counts_in_net(key)]
+        left_out_j = sum(
+            self.recording.curves[key].at(phase.end_s) - self.recording.curves[key].at(phase.begin_s)
+            for key in total.keys
+            if key not in kept and gross.joules is not None
+            for phase in stretches
+        )
+        idle_j = duration_s * sum(self.idle.watts[key] for key in total.keys)
+        net_j = None
+        if gross.joules is not None:
+            net_j = gross.joules - left_out_j - duration_s * sum(self.idle.watts[key] for key in kept)
+        bare = replace(gross, low_j=None, high_j=None)
+        return [replace(bare, layer="idle", joules=idle_j), replace(bare, layer="net", joules=net_j)]
+
+    def _framework_and_tools(self, gross: Energy, stretches: Sequence[Phase]) -> list[Energy]:
+        own = [self.recording.cpu_s("own", phase.begin_s, phase.end_s) for phase in stretches]
+        all_of_it = [self.recording.cpu_s("sandbox", phase.begin_s, phase.end_s) for phase in stretches]
+        if gross.joules is None or None in own or None in all_of_it:
+            return []
+        own_s, sandbox_s = sum(seconds or 0.0 for seconds in own), sum(seconds or 0.0 for seconds in all_of_it)
+        if sandbox_s <= 0:
+            return []
+        share = min(1.0, own_s / sandbox_s)
+        bare = replace(gross, kind="estimated", low_j=None, high_j=None, detail="by share of the sandbox's CPU time")
+        return [
+            replace(bare, component="framework", joules=gross.joules * share),
+            replace(bare, component="tools", joules=gross.joules * (1 - share)),
+        ]
+
+    def _counts_in_net(self, key: Key) -> bool:
+        gpu = self.recording.parts[key].gpu
+        return gpu is None or self._gpus is None or gpu in self._gpus
