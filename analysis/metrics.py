@@ -32,6 +32,7 @@ NONE_GRADED = "no run that is left was graded"
 NO_ENERGY = "no source told the energy"
 NO_IDLE = "idle power was not measured"
 NO_PHASES = "the energy was not recorded by phase"
+NO_SUCH_PHASE = "no run has this phase"
 NO_SPLIT = "the energy was not split by CPU time"
 NO_LOOPS = "there is no analysis of loops yet, which would tell the last useful step"
 NO_COUNTRY = "no country was given (--country), so the grid's CO2 is unknown"
@@ -297,10 +298,12 @@ def sources(db: Database, sweep_id: str) -> list[Source]:
     for name in names:
         pairs = [(run, row) for run in kept for row in run.energy.values() if _is_total(row) and row["source"] == name]
         gross_j = _mean([run.sample_of(row, NO_ENERGY) for run, row in pairs], "J")
-        told = _mean([run.sample(run.gross_j) for run, _ in pairs], "J")
-        found.append(
-            Source(name, name in headlines, gross_j, _ratio(name, headlines, pairs, told), told.kind, told.coverage)
+        told = _mean(
+            [run.sample(run.gross_j) for run, _ in pairs if run.source != name]
+            or [run.sample(run.gross_j) for run, _ in pairs],
+            "J",
         )
+        found.append(Source(name, name in headlines, gross_j, _ratio(name, pairs, told), told.kind, told.coverage))
     return found
 
 
@@ -647,7 +650,7 @@ def _phase(kept: Sequence[_Run], phase: str, layer: str) -> Figure:
     samples = [_phase_sample(run, phase, layer) for run in kept]
     figure = _mean(samples, "J", beyond_seconds=True, unknown=NO_PHASES)
     if figure.value is not None and all(sample.kind is None for sample in samples if sample.value is not None):
-        return Figure(None, "J", n=figure.n, why="no run has this phase")
+        return Figure(None, "J", n=figure.n, why=NO_SUCH_PHASE)
     return figure
 
 
@@ -721,12 +724,11 @@ def _is_total(row: Mapping[str, Any]) -> bool:
     return (row["component"], row["layer"], row["phase"]) == ("total", "gross", "agent")
 
 
-def _ratio(
-    name: str, headlines: set[str | None], pairs: Sequence[tuple[_Run, Mapping[str, Any]]], told: Figure
-) -> Figure:
-    if headlines == {name}:
+def _ratio(name: str, pairs: Sequence[tuple[_Run, Mapping[str, Any]]], told: Figure) -> Figure:
+    others = [(run, row) for run, row in pairs if run.source != name]
+    if not others:
         return Figure(None, "1", why="the runs' energy is told by this source")
-    both = [(run, row) for run, row in pairs if run.gross_j is not None and row["joules"] is not None]
+    both = [(run, row) for run, row in others if run.gross_j is not None and row["joules"] is not None]
     if not both:
         return Figure(None, "1", why="no run has a figure of both sources")
     theirs = [run.sample_of(row, NO_ENERGY) for run, row in both]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
@@ -54,7 +55,8 @@ NOTES = {
 def cells(db: Database, sweep_id: str) -> list[dict[str, Any]]:
     """One row for each agent and model: counts over its valid runs, and means over those with a known value.
 
-    A mean of nothing is None.
+    Seconds and joules leave out the runs that a flag leaves out (table `flags`); `left_out` counts them by flag. A mean
+    of nothing is None.
     """
     runs = list(db.query("SELECT * FROM runs_summary WHERE sweep_id = ? ORDER BY agent, engine, model", [sweep_id]))
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
@@ -70,10 +72,12 @@ def _cell(agent: str, model: str, group: Sequence[dict[str, Any]]) -> dict[str, 
     endings: dict[str, int] = {}
     for run in group:
         endings[run["ended_by"]] = endings.get(run["ended_by"], 0) + 1
-    kinds = sorted({run["energy_kind"] for run in valid})
+    fit = [run for run in valid if not run["left_out"]]
+    kinds = sorted({run["energy_kind"] for run in fit})
     # Figures of different kinds or coverage are never averaged.
-    alike = len({(run["energy_kind"], run["energy_coverage"]) for run in valid}) == 1
-    energy_j = _mean(run["energy_j"] for run in valid) if alike else None
+    alike = len({(run["energy_kind"], run["energy_coverage"]) for run in fit}) == 1
+    energy_j = _mean(run["energy_j"] for run in fit) if alike else None
+    left_out = Counter(flag for run in valid for flag in set((run["left_out"] or "").split(", ")) - {""})
     return {
         "agent": agent,
         "model": model,
@@ -86,10 +90,11 @@ def _cell(agent: str, model: str, group: Sequence[dict[str, Any]]) -> dict[str, 
         "calls": _mean(run["calls"] for run in valid),
         "input_tokens": _mean(run["input_tokens"] for run in valid),
         "output_tokens": _mean(run["output_tokens"] for run in valid),
-        "agent_s": _mean(run["agent_s"] for run in valid),
+        "agent_s": _mean(run["agent_s"] for run in fit),
         "energy_j": energy_j,
         "energy": marked(energy_j, kinds[0]) if alike else None,
         "energy_kind": ", ".join(kinds) or None,
+        "left_out": dict(left_out),
         "sandbox_mb": _mean(_mb(run["sandbox_peak_anon_bytes"]) for run in valid),
         "engine_mb": _mean(_mb(run["engine_peak_bytes"]) for run in valid),
     }
@@ -137,6 +142,16 @@ def energy_note(rows: Sequence[dict[str, Any]]) -> str | None:
     return " ".join(notes) or None
 
 
+def left_out_note(rows: Sequence[dict[str, Any]]) -> str | None:
+    """Which runs are in no mean of seconds and joules, in a sentence, or None."""
+    said = [
+        f"{count} of {row['agent']} × {row['model']} ({flag})"
+        for row in rows
+        for flag, count in row["left_out"].items()
+    ]
+    return f"left out of seconds and joules: {', '.join(said)}; see Flags in docs/schema.md" if said else None
+
+
 def page(db: Database, sweep_id: str) -> str:
     """The whole page, with no reference to anything outside of it."""
     sweep = next(iter(db.query("SELECT * FROM sweeps WHERE sweep_id = ?", [sweep_id])))
@@ -160,7 +175,7 @@ def page(db: Database, sweep_id: str) -> str:
         runs=runs,
         missing=sweep["planned_runs"] - len(runs),
         meanings={name: meanings[name] for name in dict.fromkeys(run["ended_by"] for run in runs)},
-        note=energy_note(rows),
+        note=" ".join(filter(None, [energy_note(rows), left_out_note(rows)])) or None,
         tasks=how_many_tasks(db, sweep_id),
     )
 

@@ -17,7 +17,7 @@ from harness.engines.base import ChatRequest, Engine
 from harness.errors import MachineError
 from harness.meter import conditions
 from harness.meter.energy import Energy
-from harness.meter.figures import Accounts, Idle, headline, totals
+from harness.meter.figures import Accounts, Idle, headline, is_measured, totals
 from harness.meter.meter import Meter, Recording
 from harness.plan import Model, PlannedRun
 from harness.run import UNLOADED, Bench, execute
@@ -62,6 +62,8 @@ class Experiment:
 
     def begin(self, position: int) -> None:
         """What precedes the first run of a session. Raises MachineError when the machine is not what was asked for."""
+        self.meter.begin_whole()
+        self._began = time.monotonic()
         self._record_session()
         if self.bench.plan.spec.when_busy == "warn" and (others := self._others_busy()):
             self.say(f"the machine is not quiet: other programs use {others:.2f} cores")
@@ -86,10 +88,8 @@ class Experiment:
 
     def end(self) -> None:
         """Close the session: its total, whatever its runs came to."""
-        self.meter.mark()
-        time.sleep(0.05)
         self.meter.cut()
-        whole, parts = self.meter.whole(), self._parts()
+        whole, parts = self.meter.whole(), self.meter.by_key
         accounts = Accounts(Recording(parts=parts))
         rows: list[dict[str, Any]] = []
         for total in accounts.totals.values():
@@ -127,8 +127,9 @@ class Experiment:
         spec = self.bench.plan.spec
         seconds = spec.idle_s
         if seconds is None:
-            seconds = IDLE_MEASURED_S if self._is_measured() else IDLE_MODELLED_S
-        if seconds == 0:
+            seconds = IDLE_MEASURED_S if is_measured(self.meter.by_key) else IDLE_MODELLED_S
+        parts = self.meter.by_key
+        if seconds == 0 or headline(parts, totals(parts)) is None:
             return
         models = self.bench.plan.models
         engines = {model.info.engine: model.engine for model in models}
@@ -281,8 +282,6 @@ class Experiment:
             for _ in range(CONTROL_HASHED_BYTES >> 20):
                 digest.update(block)
         end_s = time.monotonic()
-        self.meter.mark()
-        time.sleep(0.05)
         accounts = Accounts(self.meter.cut())
         total = accounts.total(accounts.headline, begin_s, end_s) if accounts.headline else None
         self._record_job("control", position, what, started_at, end_s - begin_s, tokens, total, None)
@@ -314,8 +313,6 @@ class Experiment:
         begin_s = time.monotonic()
         self.bench.cancelled.wait(seconds)
         end_s = time.monotonic()
-        self.meter.mark()
-        time.sleep(0.05)
         return self.meter.cut(), begin_s, end_s
 
     def _watch(self, engine: Engine | None) -> None:
@@ -332,18 +329,10 @@ class Experiment:
         recording, _, _ = self._window(1.2)
         return conditions.temperature_c(recording.slow)
 
-    def _parts(self) -> dict[tuple[str, str], Any]:
-        return {(part.instrument.source, part.unit): part for part in self.meter.parts}
-
-    def _is_measured(self) -> bool:
-        parts = self._parts()
-        return headline(parts, totals(parts)) in ("meter", "counters")
-
 
 def check_required(meter: Meter) -> None:
     """Raises MachineError where no source measures the whole of what runs here, with the command that grants it."""
-    parts = {(part.instrument.source, part.unit): part for part in meter.parts}
-    if headline(parts, totals(parts)) in ("meter", "counters"):
+    if is_measured(meter.by_key):
         return
     found = meter.rapl
     said = f"--require measured: {found.problem or 'nothing here measures energy'}"
@@ -365,7 +354,7 @@ def carbon_of(country: str | None) -> Carbon | None:
 
 def describe(meter: Meter) -> list[str]:
     """What energy comes from in this sweep, in lines for people."""
-    parts = {(part.instrument.source, part.unit): part for part in meter.parts}
+    parts = meter.by_key
     made = totals(parts)
     source = headline(parts, made)
     if source is None:

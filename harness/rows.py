@@ -123,11 +123,16 @@ def call_row(run_id: str, call: CallRecord) -> dict[str, Any]:
     return row
 
 
+def _read(call: CallRecord) -> int:
+    """Tokens of the prompt that did not come out of the cache."""
+    return (call.input_tokens or 0) - (call.cached_tokens or 0)
+
+
 def call_energy_row(figure: CallEnergy, calls: Sequence[CallRecord]) -> dict[str, Any]:
     """A phase of a call as a row of the table `call_energy`, with the tokens that were read or written in it."""
     call = next(call for call in calls if call.index == figure.call_index)
     tokens: Mapping[str, int | None] = {
-        "prefill": None if call.input_tokens is None else call.input_tokens - (call.cached_tokens or 0),
+        "prefill": None if None in (call.input_tokens, call.cached_tokens) else _read(call),
         "decode": call.output_tokens,
     }
     return {**asdict(figure), "tokens": tokens.get(figure.phase)}

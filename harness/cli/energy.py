@@ -19,8 +19,8 @@ MAX_EXPONENT = 10.0
 
 NAMES = {
     "agent_s": "seconds",
-    "gross_j": "J a run, gross",
-    "net_j": "J a run, net",
+    "gross_j": "gross J",
+    "net_j": "net J",
     "idle_w": "idle W",
     "mean_w": "mean W",
     "peak_w": "peak W",
@@ -92,9 +92,10 @@ def energy(
     for line in _sentences(cells):
         print(line)
     kinds = {cell.gross_j.kind for cell in cells if cell.gross_j.value is not None}
-    for kind in NOTES.keys() & kinds:
-        print(NOTES[kind])
-    print(f"cells by J a run, lowest first: {', '.join(ranking.order)}" if ranking.order
+    for kind, note in NOTES.items():
+        if kind in kinds:
+            print(note)
+    print(f"cells by gross J a run, lowest first (no test of significance): {', '.join(ranking.order)}" if ranking.order
           else f"cells are not ranked: {ranking.why}")  # fmt: skip
 
 
@@ -140,6 +141,9 @@ def _print_sources(sources: Sequence[Source]) -> None:
             for source in sources
         ],
     )
+    for source in sources:
+        if source.gross_j.why:
+            print(f"{source.source}: {source.gross_j.why}")
 
 
 def _print_cells(sweep_id: str, cells: Sequence[Cell]) -> None:
@@ -262,7 +266,7 @@ def _print_left_out(cells: Sequence[Cell]) -> None:
 
 def _sentences(cells: Sequence[Cell]) -> list[str]:
     """One for each reason: what it keeps from being told, or what a figure leaves out, and of which cells."""
-    from harness.analysis.metrics import figures_of
+    from harness.analysis.metrics import NO_SUCH_PHASE, figures_of
 
     found: dict[tuple[bool, str], dict[str, list[str]]] = {}
     for cell in cells:
@@ -271,19 +275,19 @@ def _sentences(cells: Sequence[Cell]) -> list[str]:
             if figure.why is None or path == "budget.limit":
                 continue
             field, _, part = path.partition(".")
-            name = NAMES[field] + (f" ({part.replace('.', ', ')})" if field == "phases" and "no run has" in figure.why
-                                   else "")  # fmt: skip
+            # All phases are missing for one reason, or one of them because it never came.
+            name = f"{NAMES[field]} ({part.partition('.')[0]})" if figure.why == NO_SUCH_PHASE else NAMES[field]
             names = found.setdefault((figure.value is None, figure.why), {}).setdefault(who, [])
             if name not in names:
                 names.append(name)
     lines = []
     for (missing, why), by_cell in found.items():
         alike: dict[tuple[str, ...], list[str]] = {}
-        for who, names in by_cell.items():
-            alike.setdefault(tuple(names), []).append(who)
-        for names, whose in alike.items():
+        for who, listed in by_cell.items():
+            alike.setdefault(tuple(listed), []).append(who)
+        for names_alike, whose in alike.items():
             of_whom = "" if len(whose) == len(cells) else f" of {', '.join(whose)}"
-            lines.append(f"{'not told' if missing else 'note on'}: {', '.join(names)}{of_whom}: {why}")
+            lines.append(f"{'not told' if missing else 'note on'}: {', '.join(names_alike)}{of_whom}: {why}")
     return lines
 
 

@@ -70,11 +70,19 @@ def doctor(db: Db = None, runs_dir: RunsDir = None, as_json: Json = False) -> No
         return f"official parsers; images of instances: {pulled} published, {built} rebuilt"
 
     def energy() -> str:
-        import importlib.util
+        from harness.experiment import describe
+        from harness.meter.figures import is_measured
+        from harness.meter.meter import Meter
 
-        if importlib.util.find_spec("codecarbon") is None:
-            raise MachineError("codecarbon is not installed: `pip install 'agent-energy-harness[energy]'`")
-        return "codecarbon, machine mode"
+        meter = Meter()
+        try:
+            lines = [line.strip() for line in describe(meter)]
+        finally:
+            meter.stop()
+        said = "; ".join([lines[0].removeprefix("energy: "), *lines[1:]])
+        if not is_measured(meter.by_key):
+            raise MachineError(said)
+        return said
 
     def space() -> str:
         place = folder if folder.exists() else folder.parent

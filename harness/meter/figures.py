@@ -78,6 +78,15 @@ def headline(parts: Mapping[Key, Part], made: Mapping[str, Total]) -> str | None
     return next((name for name in ("codecarbon", "counters") if name in made), None)
 
 
+def is_measured(parts: Mapping[Key, Part]) -> bool:
+    """Whether the headline comes from a meter, or from counters that have the processor among them."""
+    made = totals(parts)
+    chosen = headline(parts, made)
+    return chosen in ("meter", "counters") and bool(
+        {parts[key].instrument.component for key in made[chosen].keys} & {"wall", "cpu", "soc"}
+    )
+
+
 class Accounts:
     """The energies of one recording.
 
@@ -204,7 +213,7 @@ class Accounts:
         source = "rapl" if any(key[0] == "rapl" for key in self.recording.parts) else "codecarbon"
         keys = [
             key for key, part in self.recording.parts.items()
-            if key[0] == source and part.instrument.component in ("cpu", "dram")
+            if key[0] == source and part.instrument.component in ("cpu", "dram") and part.kind != "estimated_constant"
         ]  # fmt: skip
         if not keys or self.idle is None or any(key not in self.idle.watts for key in keys):
             return []

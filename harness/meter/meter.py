@@ -157,6 +157,11 @@ class Meter:
         """What was found of RAPL, and what keeps it from being read."""
         return self._rapl
 
+    @property
+    def by_key(self) -> dict[Key, Part]:
+        """The same, by source and unit."""
+        return {(part.instrument.source, part.unit): part for part in self.parts}
+
     def sources(self) -> dict[str, Any]:
         """What there is and what is missing, for the sweep's record."""
         kinds: dict[str, list[dict[str, Any]]] = {}
@@ -195,11 +200,12 @@ class Meter:
 
     def cut(self) -> Recording:
         """Everything that was read since the last cut, and the last seconds before it."""
-        recording = Recording(parts={(part.instrument.source, part.unit): part for part in self.parts})
+        recording = Recording(parts=self.by_key)
         raw: dict[Key, Readings] = {}
         cpu: dict[str, Readings] = {}
         slow = Group()
         if self._sampler is not None:
+            self._sampler.mark()  # a window that ends now has a reading after its end
             try:
                 sample = self._sampler.take()
             except SamplerLost as error:
@@ -235,8 +241,13 @@ class Meter:
         self._kept_slow = slow
         return recording
 
+    def begin_whole(self) -> None:
+        """A session begins now: see `whole`."""
+        self.cut()
+        self._whole.clear()
+
     def whole(self) -> dict[Key, Amount]:
-        """Energy of each part from the first reading to the last cut."""
+        """Energy of each part from the session's beginning to the last cut."""
         return dict(self._whole)
 
     def _add_up(self, key: Key, curve: Curve) -> None:

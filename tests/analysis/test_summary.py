@@ -89,3 +89,12 @@ def test_the_page_stands_alone_says_what_is_missing_and_escapes(db: Database) ->
     assert "<b>x</b>" not in html
     assert "src=" not in html
     assert "href=" not in html
+
+
+def test_a_flagged_run_is_in_no_mean_of_seconds_and_joules_and_is_counted(db: Database) -> None:
+    add(db, 0, joules=10.0, agent_s=1.0)
+    add(db, 1, joules=90.0, agent_s=9.0, flags='["throttled: 3 events of package0"]', verdict="resolved")
+    [cell] = cells(db, "s")
+    assert (cell["energy_j"], cell["agent_s"], cell["left_out"]) == (10.0, 1.0, {"throttled": 1})
+    assert (cell["resolved"], cell["calls"]) == ("1 of 2", 2.0)
+    assert "1 of a × m (throttled)" in page(db, "s")
