@@ -224,7 +224,7 @@ def _agent_stage(
                     visit.start_forwarder(container)
                 engine_bytes = model.engine.memory_bytes if model else None
                 watch = UsageWatch(container, engine_bytes)
-                targets = Targets(bench.meter, watch.group, model.engine.pids() if model else ())
+                targets = Targets(bench.meter, watch.group, model.engine.pids if model else None)
                 finished.setup_s = time.monotonic() - began
                 on_stage("agent")
                 watch.start()

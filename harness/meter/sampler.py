@@ -101,10 +101,11 @@ class Sampler:
             os.write(self._in, b"m\n")
 
     def watch(self, *, sandbox: Path | None, own: Sequence[int], engine: Sequence[int], harness: Sequence[int]) -> None:
-        """Whose CPU time to read from now on."""
+        """Whose CPU time to read from now on. Returns when it is so: figures of others begin at other numbers."""
         targets = {"sandbox": str(sandbox) if sandbox else None, "own": own, "engine": engine, "harness": harness}
-        with contextlib.suppress(OSError):
+        with self._lock, contextlib.suppress(OSError, SamplerLost):  # taking its readings will tell
             os.write(self._in, b"w " + json.dumps(targets).encode() + b"\n")
+            self._line(ANSWER_S)
 
     def take(self) -> Sample:
         """All readings since the last time. Raises SamplerLost."""

@@ -8,7 +8,7 @@ It reads one line at a time from standard input:
 
     m             read everything now (the edge of a window)
     w {json}      whose CPU time to read: {"sandbox": path of a control group's figure, "own": [pid], "engine": [pid],
-                  "harness": [pid]}
+                  "harness": [pid]}; answered with {} when it is so
     t             answer with all readings since the last `t`, and forget them
 
 An answer is a line of JSON that describes the columns, followed by their bytes. At the end of its input it ends, so it
@@ -288,6 +288,9 @@ def main(settings: dict[str, Any]) -> None:
                 sample()
             elif command == b"w":
                 cpu.watch(json.loads(rest))
+                sample()  # others begin at other numbers: a window that opens after the answer must not see the step
+                out.write(b"{}\n")
+                out.flush()
             elif command == b"t":
                 heads: dict[str, Any] = {}
                 parts: list[bytes] = []

@@ -13,7 +13,9 @@ from harness.sandbox.container import Container, Running, SandboxError
 
 INTERVAL_S = 0.2
 DISK_INTERVAL_S = 5.0  # Docker walks the layer for it
-OWN_LOOKS = 40  # at the runner, for the number of its process
+LOOKS = 100  # for the processes of a runner and an engine
+LOOK_INTERVAL_S = 0.25
+NOBODY = (0,)  # no process has this number
 
 
 @dataclass
@@ -86,15 +88,24 @@ class UsageWatch:
 
 
 class Targets:
-    """Whose CPU time the meter reads in a run: the sandbox's, the engine's, and the runner's own as soon as Docker says
-    which process that is."""
+    """Whose CPU time the meter reads in a run: the sandbox's, the engine's, and the runner's own.
 
-    def __init__(self, meter: Meter | None, sandbox: cgroup.Cgroup, engine: tuple[int, ...]) -> None:
+    The runner's process is known when Docker tells it, that of an engine that starts cold when it has started. Until
+    then nobody stands for them, who has used nothing: so what they use from their start on is counted.
+    """
+
+    def __init__(
+        self, meter: Meter | None, sandbox: cgroup.Cgroup, engine_pids: Callable[[], tuple[int, ...]] | None
+    ) -> None:
+        """`engine_pids` is None where no model is called."""
         self._meter = meter
         self._sandbox = sandbox
-        self._engine = engine
-        self._looks = OWN_LOOKS if meter else 0
-        self._watch(())
+        self._engine_pids = engine_pids
+        self._engine = engine_pids() if engine_pids else ()
+        self._own: tuple[int, ...] = ()
+        self._looks = LOOKS if meter else 0
+        self._next_look = 0.0
+        self._watch()
 
     def mark(self) -> None:
         """The agent stage has an edge now."""
@@ -102,19 +113,29 @@ class Targets:
             self._meter.mark()
 
     def look_for(self, runner: Running) -> None:
-        """Ask Docker for the runner's process, until it tells."""
-        if self._looks == 0:
+        """Find the processes that are not known yet. Called all the time; looks now and then, and not for ever."""
+        if self._looks == 0 or time.monotonic() < self._next_look:
             return
         self._looks -= 1
-        pid = runner.pid()
+        self._next_look = time.monotonic() + LOOK_INTERVAL_S
+        before = (self._own, self._engine)
         # Where Docker lives in a machine of its own, its numbers mean nothing here.
-        if pid and cgroup.of_process(pid) == self._sandbox:
+        if not self._own and (pid := runner.pid()) and cgroup.of_process(pid) == self._sandbox:
+            self._own = (pid,)
+        if self._engine_pids and not self._engine:
+            self._engine = self._engine_pids()
+        if (self._own, self._engine) != before:
+            self._watch()
+        if self._own and (self._engine or not self._engine_pids):
             self._looks = 0
-            self._watch((pid,))
 
-    def _watch(self, own: tuple[int, ...]) -> None:
+    def _watch(self) -> None:
         if self._meter:
-            self._meter.watch(sandbox=cgroup.cpu_file(self._sandbox), own=own, engine=self._engine)
+            self._meter.watch(
+                sandbox=cgroup.cpu_file(self._sandbox),
+                own=self._own or NOBODY,
+                engine=self._engine or (NOBODY if self._engine_pids else ()),
+            )
 
 
 def _higher(known: int | None, seen: int | None) -> int | None:
