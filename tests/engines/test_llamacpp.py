@@ -316,3 +316,27 @@ def test_an_answer_that_llamacpp_can_not_read_as_a_call_is_still_an_answer(tmp_p
         assert (finish.reason, calls, finish.output_tokens) == ("stop", [], None)
         assert text
         assert finish.input_tokens > 50
+
+
+def test_a_model_that_was_unloaded_is_loaded_by_the_next_call(smollm2: str) -> None:
+    from harness.engines.llamacpp import LlamaCpp
+
+    engine = LlamaCpp()
+    try:
+        engine.unload()  # nothing is loaded yet
+        engine.prepare(smollm2, 2048)
+        [before] = engine.pids()
+        assert engine.location() == "local"
+        engine.unload()
+        assert engine.pids() == ()
+        assert not psutil.pid_exists(before)
+        assert engine.memory_bytes() is None
+        _, _, cold = ask(engine, "Say hello.")
+        _, _, warm = ask(engine, "Say hello.")
+        assert cold.load_s is not None
+        assert cold.load_s > 0
+        assert cold.cached_tokens == 0
+        assert warm.load_s == 0.0
+        assert len(engine.pids()) == 1
+    finally:
+        engine.close()

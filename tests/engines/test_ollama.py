@@ -195,3 +195,19 @@ def test_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
         ask(engine, "hi")
     assert caught.value.kind == "unavailable"
     engine.close()
+
+
+@pytest.mark.ollama
+def test_a_model_that_was_unloaded_is_loaded_by_the_next_call(ollama: Any, smollm2: str) -> None:
+    ollama.prepare(smollm2, 2048)
+    assert ollama.location() == "local"
+    assert set(ollama.pids()) > {process.pid for process in _runners()}
+    ollama.unload()
+    assert loaded() == {}
+    _, _, cold = ask(ollama, "Say hello.")
+    assert cold.load_s is not None
+    assert cold.load_s > 0.05
+    assert list(loaded().values()) == [2048]
+    _, _, warm = ask(ollama, "Say hello.")
+    assert warm.load_s is not None
+    assert warm.load_s < cold.load_s

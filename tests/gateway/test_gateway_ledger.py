@@ -6,13 +6,17 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import httpx
 import pytest
 
+from harness.engines.scripted import Scripted
 from harness.gateway.ledger import canonical
-from harness.gateway.policy import derive_seed
+from harness.gateway.policy import Policy, derive_seed
+from harness.gateway.server import Gateway
 
 SCRIPT = """
 capabilities = ["thinking"]
@@ -145,3 +149,32 @@ def test_a_journal_that_cannot_be_written_ends_the_run(open_run, short_dir: Path
     assert "No space left" in run.door.stop_detail
     assert run.chat().status_code == 403
     assert len(run.close()) == 1
+
+
+def test_a_meter_is_told_of_the_edges_of_each_call(tmp_path: Path) -> None:
+    """When it gets the engine, at its first token, at its end."""
+    marks: list[float] = []
+    (tmp_path / "play.toml").write_text('[[answers]]\ntext = "one two three four"\nfirst_token_delay_s = 0.2\n')
+    engine = Scripted(tmp_path / "play.toml")
+    gateway = Gateway(engine, lambda: marks.append(time.monotonic()))
+    try:
+        engine.prepare(str(tmp_path / "play.toml"), 4096)
+        policy = Policy(str(tmp_path / "play.toml"), 4096, 100, 0.0, None, 1, False, "text", None, None, 30.0)
+        socket_path = tmp_path / "s"
+        door = gateway.open(socket_path, policy, engine.describe(str(tmp_path / "play.toml")), tmp_path / "journal")
+        transport = httpx.HTTPTransport(uds=str(socket_path))
+        with httpx.Client(transport=transport, base_url="http://gateway", timeout=20) as client:
+            key = {"Authorization": f"Bearer {door.key}"}
+            body = {"model": "any", "messages": [{"role": "user", "content": "hello"}]}
+            assert client.post("/v1/chat/completions", json=body, headers=key).status_code == 200
+        [call] = door.close()
+    finally:
+        gateway.close()
+        engine.close()
+    began, first, end = marks
+    opened = door.opened_s
+    assert call.first_token_s is not None
+    assert began == pytest.approx(opened + call.offset_s, abs=0.05)
+    assert first == pytest.approx(opened + call.offset_s + call.first_token_s, abs=0.05)
+    assert end == pytest.approx(opened + call.offset_s + call.duration_s, abs=0.05)
+    assert first - began >= 0.15

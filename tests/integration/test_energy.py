@@ -93,6 +93,36 @@ def test_a_measured_run(harness: Any, tmp_path: Path, counters: None, capsys: py
     assert all(len(series["t_s"]) > 30 for series in kept["series"] if series["source"] == "rapl")
 
 
+@pytest.mark.network
+def test_the_phases_of_a_run_with_calls(harness: Any, tmp_path: Path, counters: None) -> None:
+    answer = {"text": "I look.\n\n```mswea_bash_command\nsleep 0.5\n```\n", "first_token_delay_s": 2.5,
+              "chunk_words": 1, "delay_s": 0.1}  # fmt: skip
+    submit = {"text": "Done.\n\n```mswea_bash_command\necho COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT\n```\n"}
+    run(tmp_path / "r", agents="mini-swe-agent", models=harness.script(answer, answer, submit), idle_s=2.5)
+    [found] = rows(tmp_path / "r", "SELECT * FROM runs_summary")
+    assert (found["ended_by"], found["calls"], found["engine_location"]) == ("submitted", 3, "local")
+    total_w = PACKAGE_W + DRAM_W
+    energy = rows(
+        tmp_path / "r",
+        "SELECT * FROM energy WHERE source = 'counters' AND component = 'total' AND layer = 'gross'",
+    )
+    by_phase = {row["phase"]: row["joules"] for row in energy}
+    assert by_phase["prefill"] + by_phase["decode"] + by_phase["between_calls"] + by_phase["tail"] == pytest.approx(
+        by_phase["agent"]
+    )
+    calls = rows(tmp_path / "r", "SELECT * FROM calls ORDER BY call_index")
+    assert by_phase["prefill"] == pytest.approx(total_w * sum(call["first_token_s"] for call in calls), rel=0.05)
+    of_calls = {(row["call_index"], row["phase"]): row for row in rows(tmp_path / "r", "SELECT * FROM call_energy")}
+    long, short = of_calls[0, "prefill"], of_calls[0, "decode"]
+    assert long["joules"] == pytest.approx(total_w * calls[0]["first_token_s"], rel=0.05)
+    assert short["joules"] is None
+    assert short["low_j"] <= total_w * short["duration_s"] <= short["high_j"]
+    assert short["tokens"] == calls[0]["output_tokens"]
+    split = rows(tmp_path / "r", "SELECT * FROM energy WHERE phase = 'between_calls' AND component != 'total'")
+    assert sum(row["joules"] for row in split) == pytest.approx(by_phase["between_calls"])
+    assert {row["kind"] for row in split} == {"estimated"}
+
+
 def test_several_at_a_time_have_no_energy_of_their_own(harness: Any, tmp_path: Path, counters: None) -> None:
     agent = harness.agent("slow", SLOW)
     run(tmp_path / "r", agents=agent, idle_s=0.0, slots=3, repeats=3)
