@@ -34,6 +34,7 @@ bench: setup
 	.venv/bin/python tests/benchmarks/startup.py
 	.venv/bin/python tests/benchmarks/gateway.py
 	.venv/bin/python tests/benchmarks/run_cost.py
+	.venv/bin/python tests/benchmarks/sampler.py
 
 clean:
 	$(HARNESS) clean

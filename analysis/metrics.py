@@ -9,11 +9,23 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from statistics import fmean, stdev
 from typing import Any
 
 from sqlite_utils import Database
 
+from harness.analysis.figures import (
+    CONSTANT,
+    NO_ENERGY,
+    NO_RUN,
+    Figure,
+    Sample,
+    inverse,
+    mean_of,
+    not_comparable,
+    pool,
+    scaled,
+    unlike,
+)
 from harness.analysis.summary import label
 
 JOULES_PER_WH = 3600.0
@@ -25,11 +37,7 @@ CPU_SOURCES = ("rapl", "codecarbon")
 CPU_USERS = ("sandbox", "engine", "harness", "rest")
 BETWEEN_CALLS = ("framework", "tools")
 
-CONSTANT = "estimated_constant"
-CLOCK = "the energy is a clock: over half of the power is a constant"
-NO_RUN = "no run is left to make it of"
 NONE_GRADED = "no run that is left was graded"
-NO_ENERGY = "no source told the energy"
 NO_IDLE = "idle power was not measured"
 NO_PHASES = "the energy was not recorded by phase"
 NO_SUCH_PHASE = "no run has this phase"
@@ -38,23 +46,6 @@ NO_LOOPS = "there is no analysis of loops yet, which would tell the last useful 
 NO_COUNTRY = "no country was given (--country), so the grid's CO2 is unknown"
 NO_BANDWIDTH = "the sweep does not name the memory's bandwidth (--memory-bandwidth)"
 ENGINE_AWAY = "the engine is on another machine, and its energy is not in this figure"
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A number that never goes without what it is. `value` is None where it can't or must not be told.
-
-    `kind` and `coverage` are those of the energy in it (None: there is none in it). `n` is the number of runs that it
-    is made of; for tokens a second, of calls. `why` says why there is no value, or what a value leaves out.
-    """
-
-    value: float | None
-    unit: str
-    kind: str | None = None
-    coverage: str | None = None
-    n: int = 0
-    why: str | None = None
-    machine: str | None = None
 
 
 @dataclass(frozen=True)
@@ -124,50 +115,11 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Control:
-    """One control job over a sweep. `seconds_cv`, `joules_cv`: standard deviation of the sample over its mean."""
-
-    what: str
-    n: int
-    seconds: Figure
-    seconds_cv: Figure
-    joules: Figure
-    joules_cv: Figure
-
-
-@dataclass(frozen=True)
-class IdlePower:
-    """One source's total in one measurement of idle power."""
-
-    number: int
-    session: int
-    before_position: int
-    state: str
-    model: str | None
-    started_at: str
-    duration_s: float
-    busy_cores: float | None
-    source: str
-    watts: Figure
-
-
-@dataclass(frozen=True)
 class Ranking:
     """Cells from the lowest to the highest figure; None where they can't be compared."""
 
     order: tuple[str, ...] | None
     why: str | None = None
-
-
-@dataclass(frozen=True)
-class _Sample:
-    """A run's contribution. `kind` None: no energy in it."""
-
-    value: float | None
-    kind: str | None
-    coverage: str | None
-    machine: str
-    missing: str | None = None  # why the value is None
 
 
 @dataclass(frozen=True)
@@ -206,21 +158,21 @@ class _Run:
         rows = (self.energy.get((source, who, "net", "agent")) for source in CPU_SOURCES)
         return next((row for row in rows if row), {})
 
-    def sample(self, value: float | None, missing: str | None = None) -> _Sample:
+    def sample(self, value: float | None, missing: str | None = None) -> Sample:
         """Something that is made of the run's total."""
-        return _Sample(
+        return Sample(
             value, self.kind, self.coverage, self.machine, missing or self.row("total", "gross").get("detail")
         )
 
-    def sample_of(self, row: Mapping[str, Any], missing: str) -> _Sample:
+    def sample_of(self, row: Mapping[str, Any], missing: str) -> Sample:
         """What a row tells. Where there is none, the run's kind still matters when it is a clock."""
         if not row:
             kind = self.kind if self.kind == CONSTANT else "unavailable"
-            return _Sample(None, kind, self.coverage, self.machine, missing)
-        return _Sample(row["joules"], row["kind"], row["coverage"], self.machine, row["detail"] or missing)
+            return Sample(None, kind, self.coverage, self.machine, missing)
+        return Sample(row["joules"], row["kind"], row["coverage"], self.machine, row["detail"] or missing)
 
-    def without_energy(self, value: float | None) -> _Sample:
-        return _Sample(value, None, None, self.machine)
+    def without_energy(self, value: float | None) -> Sample:
+        return Sample(value, None, None, self.machine)
 
 
 def cells(db: Database, sweep_id: str, *, edp_exponent: float = 1.0, budget_j: float | None = None) -> list[Cell]:
@@ -258,17 +210,6 @@ def figures_of(cell: Cell) -> Iterator[tuple[str, Figure]]:
         yield from walk(one.name, getattr(cell, one.name))
 
 
-def not_comparable(figures: Sequence[Figure]) -> str | None:
-    """Why these figures must not be set against each other, or None. Those without a value don't count."""
-    known = [figure for figure in figures if figure.value is not None]
-    if len({figure.unit for figure in known}) > 1:
-        return "they are not of one unit"
-    samples = [_Sample(figure.value, figure.kind, figure.coverage, figure.machine or "") for figure in known]
-    if reason := _unlike(samples):
-        return reason
-    return CLOCK if any(figure.kind == CONSTANT for figure in known) else None
-
-
 def ranking(rows: Sequence[Cell], name: str = "gross_j") -> Ranking:
     """The cells by one of their figures, lowest first. A difference in it is no test of significance."""
     figures = {f"{cell.agent} × {cell.model}": getattr(cell, name) for cell in rows}
@@ -297,47 +238,14 @@ def sources(db: Database, sweep_id: str) -> list[Source]:
     found = []
     for name in names:
         pairs = [(run, row) for run in kept for row in run.energy.values() if _is_total(row) and row["source"] == name]
-        gross_j = _mean([run.sample_of(row, NO_ENERGY) for run, row in pairs], "J")
-        told = _mean(
+        gross_j = mean_of([run.sample_of(row, NO_ENERGY) for run, row in pairs], "J")
+        told = mean_of(
             [run.sample(run.gross_j) for run, _ in pairs if run.source != name]
             or [run.sample(run.gross_j) for run, _ in pairs],
             "J",
         )
         found.append(Source(name, name in headlines, gross_j, _ratio(name, pairs, told), told.kind, told.coverage))
     return found
-
-
-def controls(db: Database, sweep_id: str) -> list[Control]:
-    """The control jobs: the same work each time, so that their spread is the machine's own."""
-    machines = dict(
-        db.execute("SELECT session, machine_id FROM runs WHERE sweep_id = ? GROUP BY session", [sweep_id]).fetchall()
-    )
-    jobs: dict[str, list[dict[str, Any]]] = {}
-    for job in db.query("SELECT * FROM jobs WHERE sweep_id = ? AND job = 'control' ORDER BY number", [sweep_id]):
-        jobs.setdefault(job["what"], []).append(job)
-    found = []
-    for what, group in jobs.items():
-        seconds, joules = [], []
-        for job in group:
-            machine = machines.get(job["session"], "")
-            seconds.append(_Sample(job["duration_s"], None, None, machine))
-            joules.append(_Sample(job["joules"], job["kind"], job["coverage"], machine, job["detail"]))
-        found.append(Control(what, len(group), _mean(seconds, "s"), _cv(seconds), _mean(joules, "J"), _cv(joules)))
-    return found
-
-
-def idles(db: Database, sweep_id: str) -> list[IdlePower]:
-    """Every measurement of idle power, by source."""
-    rows = db.query("SELECT * FROM idle WHERE sweep_id = ? AND component = 'total' ORDER BY number, source", [sweep_id])
-    return [
-        IdlePower(
-            row["number"], row["session"], row["before_position"], row["state"], row["model"], row["started_at"],
-            row["duration_s"], row["busy_cores"], row["source"],
-            Figure(row["watts"], "W", row["kind"], row["coverage"], int(row["watts"] is not None),
-                   None if row["watts"] is not None else row["detail"] or NO_ENERGY),
-        )
-        for row in rows
-    ]  # fmt: skip
 
 
 def _runs(db: Database, sweep_id: str) -> list[_Run]:
@@ -382,7 +290,7 @@ def _cell(
     for run in group:
         for flag in run.left_out:
             left_out[flag] = left_out.get(flag, 0) + 1
-    gross_j = _mean([run.sample(run.gross_j) for run in kept], "J", unknown=NO_ENERGY)
+    gross_j = mean_of([run.sample(run.gross_j) for run in kept], "J", unknown=NO_ENERGY)
     failed_j, failed_share = _failed(graded)
     input_j, output_j = _per_token(kept, "prefill"), _per_token(kept, "decode")
     decode_tokens_s = _tokens_s(kept, "decode")
@@ -394,15 +302,15 @@ def _cell(
         kept=len(kept),
         graded=len(graded),
         resolved=sum(run.resolved for run in graded),
-        agent_s=_mean([run.without_energy(run.agent_s) for run in kept], "s"),
+        agent_s=mean_of([run.without_energy(run.agent_s) for run in kept], "s"),
         gross_j=gross_j,
-        net_j=_mean([_net(run) for run in kept], "J", beyond_seconds=True, unknown=NO_IDLE),
+        net_j=mean_of([_net(run) for run in kept], "J", beyond_seconds=True, unknown=NO_IDLE),
         idle_w=_watts(kept, "idle"),
         mean_w=_watts(kept, "gross"),
         peak_w=_peak(kept),
-        wh=_scaled(gross_j, 1 / JOULES_PER_WH, "Wh"),
+        wh=scaled(gross_j, 1 / JOULES_PER_WH, "Wh"),
         co2e_g=_co2e(kept, gross_j, carbon),
-        edp=_mean(
+        edp=mean_of(
             [run.sample(None if run.gross_j is None else run.gross_j * run.agent_s**exponent) for run in kept],
             "J·s" if exponent == 1 else f"J·s^{exponent:g}",
             beyond_seconds=True,
@@ -414,11 +322,11 @@ def _cell(
         budget=_budget(graded, limit),
         phases={phase: {layer: _phase(kept, phase, layer) for layer in LAYERS} for phase in PHASES},
         cpu_users={
-            who: _mean([run.sample_of(run.cpu_user(who), NO_SPLIT) for run in kept], "J", beyond_seconds=True)
+            who: mean_of([run.sample_of(run.cpu_user(who), NO_SPLIT) for run in kept], "J", beyond_seconds=True)
             for who in CPU_USERS
         },
         between_calls={
-            who: _mean(
+            who: mean_of(
                 [run.sample_of(run.row(who, "gross", "between_calls"), NO_SPLIT) for run in kept],
                 "J",
                 beyond_seconds=True,
@@ -427,12 +335,12 @@ def _cell(
         },
         per_input_token_j=input_j,
         per_output_token_j=output_j,
-        input_tokens_per_j=_inverse(input_j),
-        output_tokens_per_j=_inverse(output_j),
+        input_tokens_per_j=inverse(input_j),
+        output_tokens_per_j=inverse(output_j),
         prefill_tokens_s=_tokens_s(kept, "prefill"),
         decode_tokens_s=decode_tokens_s,
         decode_per_bandwidth=(
-            _scaled(decode_tokens_s, 1 / bandwidth_gb_s, "tokens/s per GB/s")
+            scaled(decode_tokens_s, 1 / bandwidth_gb_s, "tokens/s per GB/s")
             if bandwidth_gb_s
             else Figure(None, "tokens/s per GB/s", why=NO_BANDWIDTH)
         ),
@@ -440,98 +348,10 @@ def _cell(
     )
 
 
-# What may be put together, and what it then is.
-
-
-def _unlike(samples: Sequence[_Sample]) -> str | None:
-    """Why these must not be put together, or None. Samples without energy in them differ by machine only."""
-    told = [sample for sample in samples if sample.kind not in (None, "unavailable")]
-    for what, found in (
-        ("kinds", {sample.kind for sample in told}),
-        ("coverage", {sample.coverage for sample in told}),
-        ("machines", {sample.machine for sample in samples if sample.value is not None}),
-    ):
-        if len(found) > 1:
-            names = ", ".join(sorted(str(name) for name in found))
-            return f"figures of different {what} are never put together: {names}"
-    return None
-
-
-def _pool(
-    samples: Sequence[_Sample],
-    unit: str,
-    *,
-    beyond_seconds: bool = False,
-    all_known: bool = False,
-    unknown: str = NO_ENERGY,
-    nobody: str = NO_RUN,
-) -> tuple[list[float], Figure]:
-    """The known values, and a figure that is ready but for its own; no values where there is to be no figure.
-
-    `beyond_seconds`: the figure says more than seconds times a constant, so a clock has none. `all_known`: it is a sum,
-    which is unknown as soon as one of its parts is.
-    """
-    if not samples:
-        return [], Figure(None, unit, why=nobody)
-    known = [sample for sample in samples if sample.value is not None]
-    empty = [sample for sample in samples if sample.value is None]
-    blank = Figure(None, unit, n=len(known))
-    if reason := _unlike(samples):
-        return [], replace(blank, why=reason)
-    told = [sample for sample in samples if sample.kind not in (None, "unavailable")]
-    blank = replace(
-        blank,
-        kind=told[0].kind if told else "unavailable" if samples[0].kind else None,
-        coverage=told[0].coverage if told else None,
-        machine=samples[0].machine or None,
-    )
-    if beyond_seconds and any(sample.kind == CONSTANT for sample in samples):
-        return [], replace(blank, why=CLOCK)
-    reasons = "; ".join(dict.fromkeys(sample.missing or unknown for sample in empty))
-    if not known:
-        return [], replace(blank, why=reasons)
-    if all_known and empty:
-        why = f"the energy of {len(empty)} of {len(samples)} runs is unknown, so there is no sum: {reasons}"
-        return [], replace(blank, why=why)
-    if empty:
-        blank = replace(blank, why=f"{len(empty)} of {len(samples)} are not in it: {reasons}")
-    return [sample.value for sample in known if sample.value is not None], blank
-
-
-def _mean(
-    samples: Sequence[_Sample], unit: str, *, beyond_seconds: bool = False, unknown: str = NO_ENERGY
-) -> Figure:  # fmt: skip
-    values, figure = _pool(samples, unit, beyond_seconds=beyond_seconds, unknown=unknown)
-    return replace(figure, value=fmean(values)) if values else figure
-
-
-def _cv(samples: Sequence[_Sample]) -> Figure:
-    values, figure = _pool(samples, "1", beyond_seconds=True)
-    if not values:
-        return figure
-    if len(values) < 2:
-        return replace(figure, why="one value has no spread")
-    mean = fmean(values)
-    return replace(figure, value=stdev(values) / mean) if mean > 0 else replace(figure, why="the mean is zero")
-
-
-def _scaled(figure: Figure, factor: float, unit: str) -> Figure:
-    return replace(figure, unit=unit, value=None if figure.value is None else figure.value * factor)
-
-
-def _inverse(figure: Figure) -> Figure:
-    unit = "tokens/J"
-    if figure.value is None:
-        return replace(figure, unit=unit)
-    return replace(figure, unit=unit, value=1 / figure.value) if figure.value else replace(
-        figure, unit=unit, value=None, why="no energy was told for these tokens"
-    )  # fmt: skip
-
-
 # The whole run.
 
 
-def _net(run: _Run) -> _Sample:
+def _net(run: _Run) -> Sample:
     return run.sample_of(run.row("total", "net"), NO_ENERGY if run.gross_j is None else NO_IDLE)
 
 
@@ -539,7 +359,7 @@ def _watts(kept: Sequence[_Run], layer: str) -> Figure:
     """Joules of all runs over seconds of all runs: the mean power, in which a longer run weighs more."""
     missing = NO_IDLE if layer == "idle" else NO_ENERGY
     samples = [run.sample_of(run.row("total", layer), missing) for run in kept]
-    values, figure = _pool(samples, "W", unknown=missing)
+    values, figure = pool(samples, "W", unknown=missing)
     seconds = sum(run.agent_s for run, sample in zip(kept, samples, strict=True) if sample.value is not None)
     return replace(figure, value=sum(values) / seconds) if values and seconds > 0 else figure
 
@@ -547,7 +367,7 @@ def _watts(kept: Sequence[_Run], layer: str) -> Figure:
 def _peak(kept: Sequence[_Run]) -> Figure:
     missing = "no run has a second of it whose power is known"
     samples = [run.sample(run.peak_w, missing) for run in kept]
-    values, figure = _pool(samples, "W", beyond_seconds=True)
+    values, figure = pool(samples, "W", beyond_seconds=True)
     return replace(figure, value=max(values)) if values else figure
 
 
@@ -568,7 +388,7 @@ def _co2e(kept: Sequence[_Run], gross_j: Figure, carbon: Mapping[int | None, flo
 
 def _failed(graded: Sequence[_Run]) -> tuple[Figure, Figure]:
     """Joules of the runs that were graded and not resolved, and their share of the joules of all that were graded."""
-    values, figure = _pool([run.sample(run.gross_j) for run in graded], "J", all_known=True, nobody=NONE_GRADED)
+    values, figure = pool([run.sample(run.gross_j) for run in graded], "J", all_known=True, nobody=NONE_GRADED)
     share = replace(figure, unit="1")
     if not values:
         return figure, share
@@ -582,7 +402,7 @@ def _failed(graded: Sequence[_Run]) -> tuple[Figure, Figure]:
 def _per_resolved(graded: Sequence[_Run]) -> Figure:
     unit = "J/resolved"
     resolved = sum(run.resolved for run in graded)
-    values, figure = _pool([run.sample(run.gross_j) for run in graded], unit, all_known=True, nobody=NONE_GRADED)
+    values, figure = pool([run.sample(run.gross_j) for run in graded], unit, all_known=True, nobody=NONE_GRADED)
     if values and resolved:
         return replace(figure, value=sum(values) / resolved)
     if values:
@@ -592,7 +412,7 @@ def _per_resolved(graded: Sequence[_Run]) -> Figure:
 
 def _budget_limit(runs: Sequence[_Run], budget_j: float | None) -> Figure:
     graded = [run for run in runs if not run.left_out and run.graded]
-    values, figure = _pool([run.sample(run.gross_j) for run in graded], "J", beyond_seconds=True, nobody=NONE_GRADED)
+    values, figure = pool([run.sample(run.gross_j) for run in graded], "J", beyond_seconds=True, nobody=NONE_GRADED)
     if not values:
         return figure
     limit_j = max(values) if budget_j is None else budget_j
@@ -603,7 +423,7 @@ def _budget_limit(runs: Sequence[_Run], budget_j: float | None) -> Figure:
 def _budget(graded: Sequence[_Run], limit: Figure) -> Budget:
     # A run that was not resolved is below the curve at every budget, whatever it used.
     told = [run for run in graded if run.resolved or run.gross_j is not None]
-    values, area = _pool(
+    values, area = pool(
         [run.sample(run.gross_j) for run in told],
         "1",
         beyond_seconds=True,
@@ -634,7 +454,7 @@ def _by_phase(run: _Run, layer: str) -> Mapping[str, Mapping[str, Any]] | None:
     return rows if complete else None
 
 
-def _phase_sample(run: _Run, phase: str, layer: str) -> _Sample:
+def _phase_sample(run: _Run, phase: str, layer: str) -> Sample:
     rows = _by_phase(run, layer)
     if rows is None:
         gross = _by_phase(run, "gross")
@@ -648,7 +468,7 @@ def _phase_sample(run: _Run, phase: str, layer: str) -> _Sample:
 
 def _phase(kept: Sequence[_Run], phase: str, layer: str) -> Figure:
     samples = [_phase_sample(run, phase, layer) for run in kept]
-    figure = _mean(samples, "J", beyond_seconds=True, unknown=NO_PHASES)
+    figure = mean_of(samples, "J", beyond_seconds=True, unknown=NO_PHASES)
     if figure.value is not None and all(sample.kind is None for sample in samples if sample.value is not None):
         return Figure(None, "J", n=figure.n, why=NO_SUCH_PHASE)
     return figure
@@ -687,7 +507,7 @@ def _per_token(kept: Sequence[_Run], phase: str) -> Figure:
         if sample.value is not None:
             tokens += sum(count or 0 for count in counts)
         samples.append(sample)
-    values, figure = _pool(samples, unit, beyond_seconds=True, unknown=NO_PHASES)
+    values, figure = pool(samples, unit, beyond_seconds=True, unknown=NO_PHASES)
     if not values:
         return figure
     if tokens <= 0:
@@ -706,7 +526,7 @@ def _tokens_s(kept: Sequence[_Run], phase: str) -> Figure:
         timed = any(call[column] is not None for _, call in calls)
         why = _missing_tokens([call for _, call in calls], phase) if timed else "the engine does not time this phase"
         return Figure(None, unit, why=why)
-    if reason := _unlike([run.without_energy(1.0) for run, _ in known]):
+    if reason := unlike([run.without_energy(1.0) for run, _ in known]):
         return Figure(None, unit, n=len(known), why=reason)
     seconds = sum(call[column] for _, call in known)
     figure = Figure(None, unit, n=len(known), machine=known[0][0].machine)
@@ -732,7 +552,7 @@ def _ratio(name: str, pairs: Sequence[tuple[_Run, Mapping[str, Any]]], told: Fig
     if not both:
         return Figure(None, "1", why="no run has a figure of both sources")
     theirs = [run.sample_of(row, NO_ENERGY) for run, row in both]
-    if reason := _unlike(theirs) or _unlike([run.sample(run.gross_j) for run, _ in both]):
+    if reason := unlike(theirs) or unlike([run.sample(run.gross_j) for run, _ in both]):
         return Figure(None, "1", n=len(both), why=reason)
     whole_j = sum(run.gross_j or 0.0 for run, _ in both)
     kind, coverage = theirs[0].kind, theirs[0].coverage

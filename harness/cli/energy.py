@@ -13,7 +13,9 @@ from harness.cli.options import Db, Json, RunsDir, places, print_json, print_tab
 from harness.errors import UserError
 
 if TYPE_CHECKING:
-    from harness.analysis.metrics import Cell, Control, Figure, IdlePower, Ranking, Source
+    from harness.analysis.between_runs import Control, IdlePower
+    from harness.analysis.figures import Figure
+    from harness.analysis.metrics import Cell, Source
 
 MAX_EXPONENT = 10.0
 
@@ -58,7 +60,7 @@ def energy(
     """Print where a sweep's energy went, and why what is missing can't be told."""
     if not (math.isfinite(exponent) and 0 <= exponent <= MAX_EXPONENT):
         raise UserError(f"--edp-exponent {exponent:g}: expected a number from 0 to {MAX_EXPONENT:g}")
-    from harness.analysis import metrics
+    from harness.analysis import between_runs, metrics
     from harness.analysis.summary import NOTES
     from harness.store.db import read_store
     from harness.store.records import find_sweep
@@ -73,8 +75,8 @@ def energy(
         sweep_id = find_sweep(store, sweep)["sweep_id"]
         cells = metrics.cells(store, sweep_id, edp_exponent=exponent)
         sources = metrics.sources(store, sweep_id)
-        controls = metrics.controls(store, sweep_id)
-        idles = metrics.idles(store, sweep_id)
+        controls = between_runs.controls(store, sweep_id)
+        idles = between_runs.idles(store, sweep_id)
     ranking = metrics.ranking(cells)
     if as_json:
         print_json(_plain(sweep_id, exponent, cells, sources, controls, idles, ranking))

@@ -12,7 +12,9 @@ import pytest
 from sqlite_utils import Database
 
 from harness.analysis import metrics
-from harness.analysis.metrics import CLOCK, Cell, Figure, cells, controls, figures_of, idles, ranking, sources
+from harness.analysis.between_runs import controls, idles
+from harness.analysis.figures import CLOCK, Figure
+from harness.analysis.metrics import Cell, cells, figures_of, ranking, sources
 from harness.cli.energy import energy as command
 from harness.errors import UserError
 from harness.store import migrations
