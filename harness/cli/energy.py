@@ -15,7 +15,7 @@ from harness.errors import UserError
 if TYPE_CHECKING:
     from harness.analysis.between_runs import Control, IdlePower
     from harness.analysis.figures import Figure
-    from harness.analysis.metrics import Cell, Source
+    from harness.analysis.metrics import Cell, Ranking, Source
 
 MAX_EXPONENT = 10.0
 
