@@ -13,14 +13,14 @@ from typing import Any
 
 from sqlite_utils import Database
 
-from harness.engines.base import ChatRequest, Engine
+from harness.engines.base import ChatRequest, Engine, EngineError, Finish
 from harness.errors import MachineError
 from harness.meter import conditions
 from harness.meter.energy import Energy
 from harness.meter.figures import Accounts, Idle, headline, is_measured, totals
 from harness.meter.meter import Meter, Recording
 from harness.plan import Model, PlannedRun
-from harness.run import UNLOADED, Bench, execute
+from harness.run import UNLOADED, Bench, execute, load, unload
 from harness.store import records
 
 IDLE_MEASURED_S = 60.0  # where something tells energy
@@ -32,7 +32,9 @@ QUIET_CORES = 0.25  # that programs which are none of ours may use
 QUIET_LIMIT_S = 600.0  # waiting for a quiet machine, or for a cool one
 BAND_LOOK_S = 3.0
 BAND_POWER = 0.10
-CONTROL_TOKENS = 128
+CONTROL_TRIED_TOKENS = 64
+CONTROL_S = 5.0  # that it should take: over twice what a figure of energy needs
+CONTROL_MOST_TOKENS = 1024
 CONTROL_PROMPT = "Write down the numbers from one to two hundred as words, separated by commas, and nothing else."
 CONTROL_HASHED_BYTES = 1 << 30
 
@@ -53,7 +55,7 @@ class Experiment:
     _idle_w: float | None = None
     _began: float = field(default_factory=time.monotonic)
     _measured_before: int = 0  # position of the run before which idle power was measured last
-    _not_cooled: str | None = None
+    _control_tokens: int | None = None
 
     @property
     def meter(self) -> Meter:
@@ -131,16 +133,10 @@ class Experiment:
         parts = self.meter.by_key
         if seconds == 0 or headline(parts, totals(parts)) is None:
             return
-        models = self.bench.plan.models
-        engines = {model.info.engine: model.engine for model in models}
-        for engine in engines.values():
-            engine.unload()
+        unload(self.bench)
         self._measure_idle(position, None, seconds)
-        for model in models:
-            for name, engine in engines.items():
-                if name != model.info.engine:
-                    engine.unload()
-            model.engine.prepare(model.info.name, model.num_ctx)
+        for model in self.bench.plan.models:
+            load(self.bench, model)
             self._measure_idle(position, model, seconds)
         self._measured_before = position
 
@@ -257,22 +253,13 @@ class Experiment:
         tokens: int | None = None
         if models:
             model = models[0]
-            what = f"{model.label}: {CONTROL_TOKENS} tokens"
+            size = self._control_size(model)
+            what = f"{model.label}: {size} tokens"
             self.say(f"control job: {what}")
-            model.engine.prepare(model.info.name, model.num_ctx)
-            request = ChatRequest(
-                model=model.info.name,
-                messages=[{"role": "user", "content": CONTROL_PROMPT}],
-                num_ctx=model.num_ctx,
-                num_predict=CONTROL_TOKENS,
-                temperature=0.0,
-                seed=1,
-                fresh=True,
-            )
+            load(self.bench, model)
             self.meter.mark()
             begin_s = time.monotonic()
-            finish = self.bench.gateways[model.info.engine].ask(request)
-            tokens = finish.output_tokens
+            tokens = self._ask(model, size).output_tokens
         else:
             what = f"SHA-256 of {CONTROL_HASHED_BYTES >> 20} MiB"
             self.say(f"control job: {what}")
@@ -285,6 +272,34 @@ class Experiment:
         accounts = Accounts(self.meter.cut())
         total = accounts.total(accounts.headline, begin_s, end_s) if accounts.headline else None
         self._record_job("control", position, what, started_at, end_s - begin_s, tokens, total, None)
+
+    def _control_size(self, model: Model) -> int:
+        """How many tokens the control job has: found once, so that it takes long enough for a figure of its energy, and
+        the same from then on, in later sessions too."""
+        if not self._control_tokens:
+            self._control_tokens = records.control_tokens(self.db, self.bench.sweep_id)
+        if not self._control_tokens:
+            load(self.bench, model)
+            began = time.monotonic()
+            written = self._ask(model, CONTROL_TRIED_TOKENS).output_tokens or CONTROL_TRIED_TOKENS
+            rate = written / (time.monotonic() - began)
+            self._control_tokens = min(max(CONTROL_TRIED_TOKENS, round(rate * CONTROL_S)), CONTROL_MOST_TOKENS)
+        return self._control_tokens
+
+    def _ask(self, model: Model, num_predict: int) -> Finish:
+        request = ChatRequest(
+            model=model.info.name,
+            messages=[{"role": "user", "content": CONTROL_PROMPT}],
+            num_ctx=model.num_ctx,
+            num_predict=num_predict,
+            temperature=0.0,
+            seed=1,
+            fresh=True,
+        )
+        try:
+            return self.bench.gateways[model.info.engine].ask(request)
+        except EngineError as error:
+            raise MachineError(f"the control job failed: {error}") from error
 
     def _record_job(
         self, job: str, position: int, what: str, started_at: str, duration_s: float, tokens: int | None,

@@ -70,9 +70,17 @@ class Bench:
     idles: dict[str, Idle] = field(default_factory=dict)  # newest, by the label of the model in memory, or UNLOADED
     wall_factor: tuple[float, float, float] | None = None  # of this machine, with its interval
     shared: dict[str, Readiness] = field(default_factory=dict)  # with --slots, by the label of the model
+    memory: Memory = field(default_factory=lambda: Memory())
 
 
 UNLOADED = ""
+
+
+@dataclass
+class Memory:
+    """The label of the model that an engine of the sweep has in memory."""
+
+    label: str = UNLOADED
 
 
 @dataclass
@@ -152,7 +160,7 @@ def _measure(bench: Bench, planned: PlannedRun, finished: Finished, windows: Win
         bench.meter.cut(),
         windows,
         finished.calls or [],
-        idle=bench.idles.get(planned.model.label if planned.model else UNLOADED),
+        idle=bench.idles.get(bench.memory.label),
         engine_pids=engine.pids() if engine else (),
         remote=remote,
         meter_away=remote and bench.plan.spec.meter_at == "engine",
@@ -268,9 +276,26 @@ def _agent_stage(
             finished.artefacts.append(keep(bench.runs_dir, folder, "agent.log", folder / "agent.log"))
 
 
+def load(bench: Bench, model: Model) -> Readiness:
+    """Have this model in memory, its prompt cache empty, and no other of the sweep's. Raises MachineError."""
+    for other in {each.info.engine: each.engine for each in bench.plan.models}.values():
+        if other is not model.engine:
+            other.unload()
+    readiness = model.engine.prepare(model.info.name, model.num_ctx)
+    bench.memory.label = model.label
+    return readiness
+
+
+def unload(bench: Bench) -> None:
+    """Have no model in memory. Raises MachineError."""
+    for engine in {each.info.engine: each.engine for each in bench.plan.models}.values():
+        engine.unload()
+    bench.memory.label = UNLOADED
+
+
 def prepare_for_several(bench: Bench, model: Model) -> None:
     """Make an engine ready once for runs that go on at the same time. Raises MachineError."""
-    readiness = model.engine.prepare(model.info.name, model.num_ctx)
+    readiness = load(bench, model)
     bench.shared[model.label] = replace(readiness, notes=(*readiness.notes, "made ready once for several runs"))
 
 
@@ -278,9 +303,9 @@ def _ready(bench: Bench, model: Model) -> Readiness:
     """Bring the engine to the state in which each run starts. Raises MachineError."""
     if bench.plan.spec.slots > 1:
         return replace(bench.shared[model.label], load_s=0.0, clear_s=0.0)
-    readiness = model.engine.prepare(model.info.name, model.num_ctx)
+    readiness = load(bench, model)
     if bench.plan.spec.engine_state == "cold":
-        model.engine.unload()
+        unload(bench)
     return readiness
 
 

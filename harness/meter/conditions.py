@@ -2,83 +2,93 @@
 
 from __future__ import annotations
 
-import contextlib
-import platform
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from harness.meter.sampler import Group
 
+ROOT = Path("/")
 MOST_CPUS = 8  # whose clock is read, spread over the machine
-PACKAGE_LABELS = ("Package id", "Tctl", "Tdie")
-PACKAGE_SENSORS = ("cpu_thermal", "soc_thermal", "x86_pkg_temp", "cpu-thermal", "soc-thermal", "TCPU")
+MOST_SENSORS = 8
 COMMAND_LINE = ("isolcpus", "mitigations", "intel_pstate", "amd_pstate", "nosmt", "intel_idle.max_cstate")
 
-# Bits of NVML's reasons for a lower clock. A power cap set by software is how laptops and small GPUs always run.
+# The board's and the disks' sensors say nothing of the processor. Names differ by maker, `-` and `_` by interface.
+_PACKAGE_SENSOR = re.compile(
+    r"x86_pkg_temp|tcpu|(soc|package|[mb]?cpu(ss)?[\d-]*|(big|little)core\d*)[-_]?therm.*", re.IGNORECASE
+)
+# A processor's own drivers, and the labels that stand for the whole package, the truest first: AMD's Tctl may lie some
+# degrees above the real one, for the fan's sake.
+_PACKAGE_LABELS = {
+    "coretemp": ("Package id", "Physical id"),
+    "k10temp": ("Tdie", "Tctl"),
+    "zenpower": ("Tdie", "Tctl"),
+}
+
+# Bits of NVML's reasons for a lower clock. Idle (0x1) is none. A power cap set by software is how laptops and small
+# GPUs always run.
 GPU_REASONS = {
+    0x2: "clocks set by an application",
     0x4: "software power cap",
     0x8: "hardware slowdown",
+    0x10: "synchronised with other GPUs",
     0x20: "software thermal slowdown",
     0x40: "hardware thermal slowdown",
     0x80: "hardware power brake",
+    0x100: "display clock",
 }
 GPU_THROTTLED = 0x8 | 0x20 | 0x40 | 0x80
 
 
-def slow_paths(root: Path = Path("/")) -> dict[str, Path]:
-    """What the sampler reads once a second: a name, and a file that holds a number."""
-    cpus = _cpus(root)
-    step = max(1, len(cpus) // MOST_CPUS)
-    some = cpus[::step][:MOST_CPUS]
+def slow_paths(root: Path = ROOT) -> dict[str, Path]:
+    """What the sampler reads once a second: a name, and a file that holds a number.
+
+    `temperature_mc.<n>` in thousandths of a degree Celsius, `clock_khz.<cpu>`, and how often the processor slowed
+    itself for heat since the machine's start: `throttle.package<N>`, `throttle.core<N>`. A file that can't be read is
+    left out.
+    """
+    cpus = _cpus_online(root)
     found = {f"temperature_mc.{n}": path for n, path in enumerate(_temperatures(root))}
-    for cpu in some:
-        found[f"clock_khz.{cpu.name}"] = cpu / "cpufreq/scaling_cur_freq"
-        found[f"throttle.core.{cpu.name}"] = cpu / "thermal_throttle/core_throttle_count"
     packages: dict[str, Path] = {}
     for cpu in cpus:
         packages.setdefault(_text(cpu / "topology/physical_package_id") or "0", cpu)
     for number, cpu in packages.items():
         found[f"throttle.package{number}"] = cpu / "thermal_throttle/package_throttle_count"
-    return {name: path for name, path in found.items() if path.exists()}
+    for cpu in _spread_over(cpus):
+        found[f"clock_khz.{cpu.name}"] = cpu / "cpufreq/scaling_cur_freq"
+        found[f"throttle.{cpu.name.replace('cpu', 'core')}"] = cpu / "thermal_throttle/core_throttle_count"
+    return {name: path for name, path in found.items() if _number(path) is not None}
 
 
-def at_rest(root: Path = Path("/")) -> dict[str, Any]:
+def at_rest(root: Path = ROOT) -> dict[str, Any]:
     """What does not change within a run. What is unknown is left out; nothing of it names a person or an address."""
-    cpus = _cpus(root)
-    system = root / "sys/devices/system/cpu"
+    cpus = _cpus_online(root)
+    system = root / "sys/devices/system"
     known: dict[str, Any] = {
         "governors": _all(cpus, "cpufreq/scaling_governor"),
         "scaling_drivers": _all(cpus, "cpufreq/scaling_driver"),
         "energy_performance_preferences": _all(cpus, "cpufreq/energy_performance_preference"),
-        "lowest_khz": _all(cpus, "cpufreq/scaling_min_freq"),
-        "highest_khz": _all(cpus, "cpufreq/scaling_max_freq"),
-        "turbo_off": _text(system / "intel_pstate/no_turbo"),
-        "boost": _text(system / "cpufreq/boost"),
-        "smt": _text(system / "smt/active"),
-        "cpus_online": _text(system / "online"),
-        "numa_nodes": _text(root / "sys/devices/system/node/online"),
-        "kernel": platform.release(),
+        "lowest_khz": _all_numbers(cpus, "cpufreq/scaling_min_freq"),
+        "highest_khz": _all_numbers(cpus, "cpufreq/scaling_max_freq"),
+        "boost": _boost(system / "cpu"),
+        "smt": _flag(system / "cpu/smt/active"),
+        "cpus_online": _count(_text(system / "cpu/online")),
+        "numa_nodes": _count(_text(system / "node/online")),
+        "kernel": _text(root / "proc/sys/kernel/osrelease"),
+        "cgroup_version": _cgroup_version(root / "sys/fs/cgroup"),
         "power_limits_uw": _power_limits(root),
         "on_battery": _on_battery(root),
+        # Never the whole line: it names disks, hosts and sometimes secrets.
         "command_line": [
             word for word in (_text(root / "proc/cmdline") or "").split() if word.partition("=")[0] in COMMAND_LINE
         ],
         "load_1_min": _first_float(root / "proc/loadavg"),
         "uptime_s": _first_float(root / "proc/uptime"),
+        **_memory(root),
+        **_processor(root),
     }
-    cpuinfo = _text(root / "proc/cpuinfo") or ""
-    for line in cpuinfo.splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() == "microcode":
-            known.setdefault("microcode", value.strip())
-        elif name.strip() == "flags":
-            known.setdefault("virtualised", "hypervisor" in value.split())
-    for line in (_text(root / "proc/meminfo") or "").splitlines():
-        name, _, value = line.partition(":")
-        if name in ("MemAvailable", "SwapTotal", "SwapFree"):
-            known[f"{name}_kb"] = int(value.split()[0])
     return {name: value for name, value in known.items() if value not in (None, [], {}, "")}
 
 
@@ -103,9 +113,9 @@ def in_run(slow: Group) -> dict[str, Any]:
         elif name.endswith(".temperature_c"):
             found[name] = _spread(known)
         elif name.startswith("clock_khz"):
-            found[name.replace("_khz", "_mhz")] = {"mean": sum(known) / len(known) / 1000, "lowest": min(known) / 1000}
+            found[name.replace("_khz", "_mhz")] = _clocks([value / 1000 for value in known])
         elif name.endswith(".clock_mhz"):
-            found[name] = {"mean": sum(known) / len(known), "lowest": min(known)}
+            found[name] = _clocks(known)
         elif name.startswith("throttle."):
             found[name] = _events(known)
         elif name.endswith(".throttle_reasons"):
@@ -118,26 +128,30 @@ def throttled(slow: Group) -> str | None:
     for name, column in slow.columns.items():
         known = [value for value in column if value is not None]
         if name.startswith("throttle.") and (events := _events(known)):
-            return f"{events} events of {name.removeprefix('throttle.')}"
+            return f"{name.removeprefix('throttle.')} lowered its clock for heat {_times(events)}"
         if name.endswith(".throttle_reasons"):
             reasons = [said for bit, said in GPU_REASONS.items() if bit & GPU_THROTTLED and any(v & bit for v in known)]
             if reasons:
-                return f"{name.partition('.')[0]}: {', '.join(reasons)}"
+                return f"{name.partition('.')[0]} lowered its clock: {', '.join(reasons)}"
     return None
 
 
 def temperature_c(slow: Group) -> float | None:
-    """The highest temperature of a package by the latest reading."""
-    latest = [
-        column[-1] / 1000
-        for name, column in slow.columns.items()
-        if name.startswith("temperature_mc") and column and column[-1] is not None
-    ]
-    return max(latest, default=None)
+    """The highest temperature of a package by the latest reading that told one, in °C."""
+    sensors = [column for name, column in slow.columns.items() if name.startswith("temperature_mc")]
+    for latest in range(len(slow.times_s) - 1, -1, -1):
+        known = [value for column in sensors if (value := column[latest]) is not None]
+        if known:
+            return max(known) / 1000
+    return None
 
 
 def _spread(values: Sequence[float]) -> dict[str, float]:
     return {"start": values[0], "end": values[-1], "highest": max(values)}
+
+
+def _clocks(values: Sequence[float]) -> dict[str, float]:
+    return {"mean": round(sum(values) / len(values), 1), "lowest": min(values)}
 
 
 def _events(values: Sequence[int]) -> int:
@@ -145,33 +159,71 @@ def _events(values: Sequence[int]) -> int:
     return sum(max(0, later - earlier) for earlier, later in pairwise(values))
 
 
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
+
+
 def _temperatures(root: Path) -> list[Path]:
     """The packages' own sensors, else the zones that stand for the processor."""
-    found = []
-    for sensor in sorted((root / "sys/class/hwmon").glob("hwmon*")):
+    found: list[Path] = []
+    for sensor in _in_order((root / "sys/class/hwmon").glob("hwmon*")):
         name = _text(sensor / "name") or ""
-        if name in ("coretemp", "k10temp", "zenpower"):
-            labels = sorted(sensor.glob("temp*_label"))
-            found += [
-                label.with_name(label.name.replace("_label", "_input"))
-                for label in labels
-                if (_text(label) or "").startswith(PACKAGE_LABELS)
-            ]
-        elif name in PACKAGE_SENSORS:
+        if name in _PACKAGE_LABELS:
+            found += _labelled(sensor, _PACKAGE_LABELS[name])
+        elif _PACKAGE_SENSOR.fullmatch(name):
             found.append(sensor / "temp1_input")
+    found = [path for path in found if _number(path) is not None]
     if not found:
-        zones = sorted((root / "sys/class/thermal").glob("thermal_zone*"))
-        found = [zone / "temp" for zone in zones if _text(zone / "type") in PACKAGE_SENSORS]
-    return found
+        zones = _in_order((root / "sys/class/thermal").glob("thermal_zone*"))
+        found = [zone / "temp" for zone in zones if _PACKAGE_SENSOR.fullmatch(_text(zone / "type") or "")]
+    return found[:MOST_SENSORS]
 
 
-def _cpus(root: Path) -> list[Path]:
-    folders = (root / "sys/devices/system/cpu").glob("cpu[0-9]*")
-    return sorted(folders, key=lambda path: int(path.name[3:]) if path.name[3:].isdigit() else 0)
+def _labelled(sensor: Path, wanted: Sequence[str]) -> list[Path]:
+    labels = {path: _text(path) or "" for path in _in_order(sensor.glob("temp*_label"))}
+    if not labels:
+        return [sensor / "temp1_input"]  # the older chips of k10temp have one sensor and no label
+    for start in wanted:
+        fitting = [path for path, label in labels.items() if label.startswith(start)]
+        if fitting:
+            return [path.with_name(path.name.replace("_label", "_input")) for path in fitting]
+    return []
+
+
+def _cpus_online(root: Path) -> list[Path]:
+    folders = _in_order((root / "sys/devices/system/cpu").glob("cpu[0-9]*"))
+    return [cpu for cpu in folders if _text(cpu / "online") != "0"]  # the first one often has no such file
+
+
+def _spread_over(cpus: Sequence[Path]) -> list[Path]:
+    """At most MOST_CPUS of them, from one end to the other: performance and efficiency cores, all sockets."""
+    count = min(len(cpus), MOST_CPUS)
+    return [cpus[n * len(cpus) // count] for n in range(count)]
+
+
+def _in_order(paths: Iterable[Path]) -> list[Path]:
+    """By the numbers in their names: hwmon2 before hwmon10."""
+    return sorted(paths, key=lambda path: [int(digits) for digits in re.findall(r"\d+", path.name)])
 
 
 def _all(cpus: Sequence[Path], name: str) -> list[str]:
     return sorted({value for cpu in cpus if (value := _text(cpu / name))})
+
+
+def _all_numbers(cpus: Sequence[Path], name: str) -> list[int]:
+    return sorted({value for cpu in cpus if (value := _number(cpu / name)) is not None})
+
+
+def _boost(cpus: Path) -> bool | None:
+    """Whether the processor may go beyond its rated clock."""
+    turbo_off = _flag(cpus / "intel_pstate/no_turbo")
+    return _flag(cpus / "cpufreq/boost") if turbo_off is None else not turbo_off
+
+
+def _cgroup_version(mounted: Path) -> int | None:
+    if (mounted / "cgroup.controllers").exists():
+        return 2
+    return 1 if (mounted / "memory").is_dir() or (mounted / "cpuacct").is_dir() else None
 
 
 def _power_limits(root: Path) -> Mapping[str, int]:
@@ -179,21 +231,79 @@ def _power_limits(root: Path) -> Mapping[str, int]:
     for limit in sorted((root / "sys/class/powercap").glob("*/constraint_*_power_limit_uw")):
         zone = _text(limit.parent / "name") or limit.parent.name
         constraint = _text(limit.with_name(limit.name.replace("power_limit_uw", "name"))) or limit.name
-        with contextlib.suppress(ValueError):
-            found[f"{limit.parent.name} {zone} {constraint}"] = int(_text(limit) or "")
+        if (microwatts := _number(limit)) is not None:
+            found[f"{limit.parent.name} {zone} {constraint}"] = microwatts
     return found
 
 
 def _on_battery(root: Path) -> bool | None:
-    supplies = sorted((root / "sys/class/power_supply").glob("*"))
-    online = [_text(supply / "online") for supply in supplies if _text(supply / "type") in ("Mains", "USB")]
-    return "1" not in online if online else None
+    """None for a machine without a battery. A mouse's battery and the ports of a desktop are no supply of its own."""
+    supplies = list((root / "sys/class/power_supply").glob("*"))
+    batteries = [
+        supply
+        for supply in supplies
+        if _text(supply / "type") == "Battery"
+        and _text(supply / "scope") != "Device"
+        and _text(supply / "present") != "0"
+    ]
+    if not batteries:
+        return None
+    plugs = [online for s in supplies if _text(s / "type") != "Battery" and (online := _flag(s / "online")) is not None]
+    if plugs:
+        return not any(plugs)
+    states = {_text(battery / "status") for battery in batteries}
+    return True if "Discharging" in states else False if states & {"Charging", "Full", "Not charging"} else None
+
+
+def _memory(root: Path) -> Mapping[str, int]:
+    said: dict[str, int] = {}
+    for line in (_text(root / "proc/meminfo") or "").splitlines():
+        name, _, value = line.partition(":")
+        if name in ("MemAvailable", "SwapTotal", "SwapFree") and (number := value.split()[:1]) and number[0].isdigit():
+            said[name] = int(number[0])
+    found = {"memory_available_kb": said["MemAvailable"]} if "MemAvailable" in said else {}
+    if "SwapTotal" in said and "SwapFree" in said:
+        found["swap_used_kb"] = said["SwapTotal"] - said["SwapFree"]
+    return found
+
+
+def _processor(root: Path) -> Mapping[str, Any]:
+    """Of the first processor; the others are alike."""
+    found: dict[str, Any] = {}
+    for line in (_text(root / "proc/cpuinfo") or "").partition("\n\n")[0].splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == "microcode":
+            found["microcode"] = value.strip()
+        elif name.strip() == "flags":
+            found["virtualised"] = "hypervisor" in value.split()
+    return found
+
+
+def _count(ranges: str | None) -> int | None:
+    """How many numbers a list like 0-3,8 names."""
+    if not ranges or not re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", ranges):
+        return None
+    edges = [part.split("-") for part in ranges.split(",")]
+    return sum(int(edge[-1]) - int(edge[0]) + 1 for edge in edges)
+
+
+def _flag(path: Path) -> bool | None:
+    number = _number(path)
+    return None if number is None else number != 0
 
 
 def _first_float(path: Path) -> float | None:
-    with contextlib.suppress(ValueError, IndexError):
+    try:
         return float((_text(path) or "").split()[0])
-    return None
+    except (ValueError, IndexError):
+        return None
+
+
+def _number(path: Path) -> int | None:
+    try:
+        return int(_text(path) or "")
+    except ValueError:
+        return None
 
 
 def _text(path: Path) -> str | None:

@@ -255,6 +255,8 @@ class Meter:
             return
         first, last = curve.covers
         begin_s = self._until.get(key, first)
+        if last <= begin_s:
+            return  # nothing new yet
         part = curve.energy(begin_s, last)
         joules = None if part.gap else curve.at(last) - curve.at(begin_s)
         known = self._whole.get(key, Amount(0.0, None, None))

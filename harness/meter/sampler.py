@@ -69,7 +69,8 @@ class Sampler:
         self._lock = threading.Lock()
         # Ctrl-C in the terminal is for the sweep, which still has windows to close.
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "harness.meter.sampler_process", json.dumps(settings)],
+            # -OO: without its docstrings, NVIDIA's package takes a third less memory.
+            [sys.executable, "-P", "-OO", "-m", "harness.meter.sampler_process", json.dumps(settings)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -18,6 +18,7 @@ never outlives the harness. Times are CLOCK_MONOTONIC, which all processes of a 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import itertools
 import json
 import os
@@ -106,6 +107,8 @@ class Gpus:
     """NVIDIA's counters of energy (millijoules since the driver was loaded); milliwatts for a GPU that has none."""
 
     def __init__(self) -> None:
+        # Where there is no driver, the package is not worth its 18 MB.
+        ctypes.CDLL("libnvidia-ml.so.1")
         import pynvml
 
         self._nvml = pynvml
@@ -242,6 +245,8 @@ def main(settings: dict[str, Any]) -> None:
     if settings["nvml"]:
         try:
             gpus = Gpus()
+        except OSError:
+            problem = "there is no NVIDIA driver here (libnvidia-ml.so.1 can't be loaded)"
         except Exception as error:  # noqa: BLE001 - no package, no driver, no permission: all are reasons to be told
             problem = f"{type(error).__name__}: {error}"
     cpu = CpuTime()

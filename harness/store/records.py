@@ -111,6 +111,15 @@ def insert_job(db: Database, row: Mapping[str, Any]) -> None:
     db.table("jobs").insert(row)
 
 
+def control_tokens(db: Database, sweep_id: str) -> int | None:
+    """The size of a sweep's control job, from the first one's words; None before it."""
+    rows = db.execute(
+        "SELECT what FROM jobs WHERE sweep_id = ? AND job = 'control' ORDER BY number LIMIT 1", [sweep_id]
+    ).fetchall()
+    word = rows[0][0].rpartition(": ")[2].partition(" ")[0] if rows else ""
+    return int(word) if word.isdigit() else None
+
+
 def wall_factor(db: Database, machine_id: str) -> tuple[float, float, float] | None:
     """The machine's newest calibration: factor, and the ends of its interval."""
     rows = db.execute(

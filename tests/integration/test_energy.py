@@ -153,6 +153,7 @@ def test_what_this_machine_really_has(harness: Any) -> None:
     assert [(job["job"], job["before_position"]) for job in jobs] == [("warmup", 0), ("control", 0)]
     assert all(job["duration_s"] > 0 for job in jobs)
     assert len(harness.rows("SELECT * FROM runs")) == 1  # a warm-up is none
+    assert all(row["joules"] > 0 for row in harness.rows("SELECT * FROM session_energy"))
     assert not harness.containers()
     shown = harness("energy")
     assert shown.code == 0, shown.err
