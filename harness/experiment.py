@@ -56,6 +56,7 @@ class Experiment:
     _began: float = field(default_factory=time.monotonic)
     _measured_before: int = 0  # position of the run before which idle power was measured last
     _control_tokens: int | None = None
+    _recorded: bool = False
 
     @property
     def meter(self) -> Meter:
@@ -67,6 +68,7 @@ class Experiment:
         self.meter.begin_whole()
         self._began = time.monotonic()
         self._record_session()
+        self._recorded = True
         if self.bench.plan.spec.when_busy == "warn" and (others := self._others_busy()):
             self.say(f"the machine is not quiet: other programs use {others:.2f} cores")
         if self.bench.plan.spec.rest_band_c is not None and self._temperature_c() is None:
@@ -89,7 +91,9 @@ class Experiment:
         return flags
 
     def end(self) -> None:
-        """Close the session: its total, whatever its runs came to."""
+        """Close the session: its total, whatever its runs came to. Nothing for one that never began."""
+        if not self._recorded:
+            return
         self.meter.cut()
         whole, parts = self.meter.whole(), self.meter.by_key
         accounts = Accounts(Recording(parts=parts))

@@ -157,6 +157,7 @@ def run_sweep(
         if plan.spec.require == "measured":
             experiment.check_required(meter)
         carbon = experiment.carbon_of(plan.spec.country)
+        check_meter_at(plan)
         prepared = prepare_all(client, plan.suite, runs_dir / "logs", progress.say)
         bundles = {}
         for agent in plan.agents:
@@ -193,6 +194,20 @@ def run_sweep(
         if len(result.rows) == len(plan.runs):
             records.end_sweep(db, result.sweep_id)
     return result
+
+
+def check_meter_at(plan: Plan) -> None:
+    """Raises UserError for a meter that is said to stand at a remote engine where no engine is remote."""
+    if plan.spec.meter_at == "here":
+        return
+    if plan.spec.meter is None:
+        raise UserError("--meter-at engine: there is no meter; name it with --meter")
+    where = {model.label: model.engine.location() for model in plan.models}
+    if "remote" not in where.values():
+        found = ", ".join(f"{label} is {word}" for label, word in where.items()) or "no model is called"
+        raise UserError(
+            f"--meter-at engine: no engine of this sweep is on another machine ({found}): leave the flag out"
+        )
 
 
 def _external(plan: Plan) -> External | None:

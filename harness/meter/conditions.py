@@ -237,7 +237,7 @@ def _power_limits(root: Path) -> Mapping[str, int]:
 
 
 def _on_battery(root: Path) -> bool | None:
-    """None for a machine without a battery. A mouse's battery and the ports of a desktop are no supply of its own."""
+    """A mouse's battery is no supply of the machine, nor is a USB port of one that has no battery."""
     supplies = list((root / "sys/class/power_supply").glob("*"))
     batteries = [
         supply
@@ -246,9 +246,8 @@ def _on_battery(root: Path) -> bool | None:
         and _text(supply / "scope") != "Device"
         and _text(supply / "present") != "0"
     ]
-    if not batteries:
-        return None
-    plugs = [online for s in supplies if _text(s / "type") != "Battery" and (online := _flag(s / "online")) is not None]
+    kinds = ("Mains", "USB") if batteries else ("Mains",)
+    plugs = [on for s in supplies if _text(s / "type") in kinds and (on := _flag(s / "online")) is not None]
     if plugs:
         return not any(plugs)
     states = {_text(battery / "status") for battery in batteries}

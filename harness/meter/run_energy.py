@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -112,7 +113,7 @@ def run_energy(
         )
     _who_used_the_cpu(found, recording, begin_s, end_s, cores)
     slow = conditions.within(recording.slow, begin_s, end_s)
-    found.conditions = conditions.in_run(slow)
+    found.conditions = conditions.in_run(slow) | {"load_1_min": os.getloadavg()[0]}
     if sentence := conditions.throttled(slow):
         found.flags.append(f"throttled: {sentence}")
     if strangers := _strangers(recording, engine_pids, gpus):

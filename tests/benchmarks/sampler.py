@@ -16,6 +16,7 @@ import sys
 import tempfile
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -46,11 +47,36 @@ def cpu_s(pid: int) -> float:
     return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def main() -> int:
-    options = argparse.ArgumentParser()
-    options.add_argument("--minutes", type=float, default=0.5)
-    options.add_argument("--window-s", type=float, default=10.0)
-    given = options.parse_args()
+@dataclass
+class Soak:
+    """What was seen. Sizes in kB at the end of each window, errors of its joules as shares."""
+
+    sizes: list[int]
+    errors: list[float]
+    cpu_share: float  # of one core
+    elapsed_s: float
+    readings: int
+    idle_kb: int  # of a Python that sleeps
+
+    @property
+    def growth(self) -> float:
+        """The highest of the last quarter to that of the first."""
+        quarter = max(1, len(self.sizes) // 4)
+        return max(self.sizes[-quarter:]) / max(self.sizes[:quarter]) - 1
+
+    @property
+    def worst(self) -> float:
+        return max(map(abs, self.errors))
+
+    @property
+    def drift(self) -> float:
+        """The mean error of the later half less that of the earlier one."""
+        half = len(self.errors) // 2 or 1
+        return sum(self.errors[half:]) / max(1, len(self.errors) - half) - sum(self.errors[:half]) / half
+
+
+def soak(duration_s: float, window_s: float) -> Soak:
+    """Sample for so long. Raises AssertionError for a window without a figure, or with bounds that miss the truth."""
     with tempfile.TemporaryDirectory() as folder:
         zones = tree(Path(folder), TWO_PACKAGES)
         began = time.monotonic()
@@ -62,24 +88,27 @@ def main() -> int:
                 for zone in zones.values():
                     zone.set_j(now)
 
-        threading.Thread(target=drive, daemon=True).start()
+        driver = threading.Thread(target=drive)
+        driver.start()
         sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1e6)"])
         sampler = Sampler({name: zone.energy for name, zone in zones.items()}, {}, nvml=False)
         try:
-            return measure(sampler, sleeper.pid, began, given.minutes * 60, given.window_s)
+            return measure(sampler, sleeper.pid, began, duration_s, window_s)
         finally:
             ended.set()
+            driver.join()
             sampler.stop()
             sleeper.kill()
+            sleeper.wait()
 
 
-def measure(sampler: Sampler, sleeper: int, began: float, duration_s: float, window_s: float) -> int:
+def measure(sampler: Sampler, sleeper: int, began: float, duration_s: float, window_s: float) -> Soak:
     sampler.watch(sandbox=None, own=[os.getpid()], engine=[os.getppid()], harness=[os.getpid()])
     time.sleep(1)
     sampler.take()
     sizes, errors = [], []
     start, start_cpu = time.monotonic(), cpu_s(sampler.pid)
-    rows = 0
+    readings = 0
     while time.monotonic() - start < duration_s:
         time.sleep(0.6)
         begin = time.monotonic()
@@ -90,32 +119,33 @@ def measure(sampler: Sampler, sleeper: int, began: float, duration_s: float, win
         time.sleep(0.6)
         sizes.append(resident_kb(sampler.pid))
         group = sampler.take().groups["rapl"]
-        rows += len(group.times_s)
-        column = group.columns["intel-rapl:0"]
-        values = [None if value is None else value / 1e6 for value in column]
+        readings += len(group.times_s)
+        values = [None if value is None else value / 1e6 for value in group.columns["intel-rapl:0"]]
         amount = Curve(COUNTER, Readings(group.times_s, values)).energy(begin, end)
         expected = energy_j(end - began) - energy_j(begin - began)
-        if amount.joules is None or amount.low is None or amount.high is None:
-            print(f"a window has no figure: {amount.gap}")
-            return 1
+        assert amount.joules is not None, amount.gap
+        assert (amount.low or 0) <= expected <= (amount.high or 0), amount
         errors.append(amount.joules / expected - 1)
-        if not amount.low <= expected <= amount.high:
-            print(f"bounds miss the truth: {amount.low:.2f} <= {expected:.2f} <= {amount.high:.2f}")
-            return 1
     elapsed = time.monotonic() - start
     share = (cpu_s(sampler.pid) - start_cpu) / elapsed
-    quarter = max(1, len(sizes) // 4)
-    first, last = max(sizes[:quarter]), max(sizes[-quarter:])
-    print(f"{len(sizes)} windows of {window_s:g} s in {elapsed / 60:.1f} min, {rows / elapsed:.2f} readings a second")
-    print(f"CPU         {share:.3%} of a core (limit 1 %)")
-    idle_mb = resident_kb(sleeper) / 1024
-    print(f"memory      {max(sizes) / 1024:.1f} MB (limit 30); a Python that sleeps: {idle_mb:.1f} MB")
-    print(f"growth      {last / first - 1:+.2%} (highest of the last quarter to that of the first)")
-    half = len(errors) // 2 or 1
-    drift = sum(errors[half:]) / max(1, len(errors) - half) - sum(errors[:half]) / half
-    worst = max(map(abs, errors))
-    print(f"joules      off by at most {worst:.4%}, mean {sum(errors) / len(errors):+.5%}, drift {drift:+.5%}")
-    good = share < 0.01 and max(sizes) < 30 * 1024 and worst < 0.005 and last < 1.05 * first
+    return Soak(sizes, errors, share, elapsed, readings, resident_kb(sleeper))
+
+
+def main() -> int:
+    options = argparse.ArgumentParser()
+    options.add_argument("--minutes", type=float, default=0.5)
+    options.add_argument("--window-s", type=float, default=10.0)
+    given = options.parse_args()
+    seen = soak(given.minutes * 60, given.window_s)
+    windows = f"{len(seen.sizes)} windows of {given.window_s:g} s in {seen.elapsed_s / 60:.1f} min"
+    print(f"{windows}, {seen.readings / seen.elapsed_s:.2f} readings a second")
+    print(f"CPU         {seen.cpu_share:.3%} of a core (limit 1 %)")
+    idle_mb = seen.idle_kb / 1024
+    print(f"memory      {max(seen.sizes) / 1024:.1f} MB (limit 30); a Python that sleeps: {idle_mb:.1f} MB")
+    print(f"growth      {seen.growth:+.2%} (highest of the last quarter to that of the first)")
+    mean = sum(seen.errors) / len(seen.errors)
+    print(f"joules      off by at most {seen.worst:.4%}, mean {mean:+.5%}, drift {seen.drift:+.5%}")
+    good = seen.cpu_share < 0.01 and max(seen.sizes) < 30 * 1024 and seen.worst < 0.005 and seen.growth < 0.05
     print("within the limits" if good else "OUTSIDE the limits")
     return 0 if good else 1
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -186,3 +190,71 @@ def test_a_meter_that_stops_half_way(harness: Any) -> None:
     assert "source_missing" in row["flags"]
     [session] = harness.rows("SELECT * FROM sessions")
     assert "the command ended with code 1" in session["sources"]
+
+
+def test_a_machine_that_is_not_quiet_is_refused_or_waited_for(harness: Any) -> None:
+    command = ["sweep", "--agents", "nop", "--tasks", "smoke", "--limit", "1"]
+    busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        refused = harness(*command, "--when-busy", "refuse")
+        assert refused.code == 1
+        assert re.match(
+            r"harness: the machine is not quiet before run 0: other programs use \d\.\d\d cores", refused.err
+        )
+        assert not harness.rows("SELECT * FROM runs")
+        waiting = harness.popen(*command, "--when-busy", "wait")
+        assert waiting.stdout is not None
+        assert any("waiting for a quiet machine" in line for line in waiting.stdout)
+    finally:
+        busy.kill()
+        busy.wait()
+    out, err = waiting.communicate(timeout=120)
+    assert waiting.returncode == 0, out + err
+    assert len(harness.rows("SELECT * FROM runs")) == 1
+
+
+def test_the_next_run_waits_until_the_machine_is_cool(
+    harness: Any, tmp_path: Path, counters: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By a file that stands in for a sensor: 40 °C, hot after the first run, cool again some seconds later."""
+    sensor = tmp_path / "temperature"
+    sensor.write_text("40000\n")
+    monkeypatch.setattr("harness.meter.conditions.slow_paths", lambda: {"temperature_mc.0": sensor})
+    heated = harness.folder / "heated"
+
+    def heat() -> None:
+        while not list((tmp_path / "r").rglob("power.json.gz")):
+            time.sleep(0.05)
+        sensor.write_text("63000\n")
+        time.sleep(7)
+        sensor.write_text("42000\n")
+        heated.write_text(str(time.time()))
+
+    thread = threading.Thread(target=heat)
+    thread.start()
+    agent = harness.agent("slow", SLOW)
+    run(tmp_path / "r", agents=agent, idle_s=2.5, repeats=2, rest_band_c=3.0)
+    thread.join()
+    first, second = rows(tmp_path / "r", "SELECT * FROM runs ORDER BY position")
+    began = datetime.fromisoformat(second["started_at"]).timestamp()
+    assert began >= float(heated.read_text()) - 0.5
+    assert "not_cooled" not in second["flags"]
+    assert "resting until within 3 °C of idle (40 °C)" in capsys.readouterr().err
+    assert json.loads(first["conditions"])["temperature_c.0"]["start"] == 40.0
+
+
+def test_rest_by_temperature_needs_a_sensor(harness: Any) -> None:
+    from harness.meter.conditions import slow_paths
+
+    if any(name.startswith("temperature") for name in slow_paths()):
+        pytest.skip("this machine has a sensor")
+    done = harness("sweep", "--agents", "nop", "--tasks", "smoke", "--limit", "1", "--rest-band", "3")
+    assert done.code == 1
+    assert "--rest-band: this machine shows no temperature of its processor" in done.err
+
+
+def test_a_meter_that_stands_at_no_remote_engine(harness: Any) -> None:
+    nop = ["sweep", "--agents", "nop", "--tasks", "smoke", "--limit", "1"]
+    done = harness(*nop, "--meter", "command:echo 5", "--meter-at", "engine")
+    assert done.code == 2
+    assert "--meter-at engine: no engine of this sweep is on another machine (no model is called)" in done.err

@@ -19,6 +19,7 @@ from harness.meter import powercap
 from harness.meter.figures import Accounts
 from harness.meter.meter import Meter
 from harness.meter.sampler import Sampler, SamplerLost
+from tests.benchmarks.sampler import soak
 from tests.meter.powercap_tree import StandInZone
 
 
@@ -147,6 +148,15 @@ def test_it_dies_with_a_harness_that_was_killed(zone: StandInZone) -> None:
     while psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie" and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == "zombie"
+
+
+def test_sampling_neither_grows_nor_drifts() -> None:
+    """A short cut of the soak of two hours: python tests/benchmarks/sampler.py --minutes 120 --window-s 60."""
+    seen = soak(duration_s=20, window_s=4)
+    assert len(seen.sizes) >= 4
+    assert seen.growth < 0.05
+    assert seen.worst < 0.02  # on a busy machine the thread that drives the counter is late by itself
+    assert abs(seen.drift) < 0.01
 
 
 def test_without_nvidias_library_it_says_so() -> None:
