@@ -20,13 +20,17 @@ FLAGS: dict[str, Flag] = {
     # The machine was not what it was for the other runs.
     "throttled": Flag("the processor or a GPU lowered its clock for heat or power during the agent stage", True),
     "neighbour_busy": Flag("programs that are none of the run's used over a quarter of a core at the mean", True),
-    "gpu_shared": Flag("a process other than the engine was on a GPU that the engine uses", True),
+    "gpu_shared": Flag("when the run ended, a process other than the engine was on a GPU that the engine uses", True),
     "harness_busy": Flag("the harness and its instruments took over 2 % of the machine's CPU time", True),
     "idle_drift": Flag("idle power before and after the run differ by over 10 %, so net energy can't be trusted", True),
     "clock_jump": Flag("the machine was suspended, or its clock was set, during the run", True),
     "not_cooled": Flag("the rest before it ended at its longest, with the machine still over its band of idle", True),
     "warm_cache": Flag("the engine found part of the first prompt in its cache", True),
-    "engine_not_drained": Flag("something was still being generated when the run began or after it ended", True),
+    "engine_not_drained": Flag(
+        "the engine did not come to rest after the run and could not be restarted: something may have been generated "
+        "into the next one",
+        True,
+    ),
     "source_missing": Flag("a source of energy that this sweep has fell silent in the run; its figures are empty"),
     # What is known of its energy.
     "energy_is_a_clock": Flag("over half of the energy is a constant power times seconds"),
@@ -41,7 +45,6 @@ FLAGS: dict[str, Flag] = {
         "are in the run's seconds and energy, each try is a row of `calls`"
     ),
     "engine_restarted": Flag("the engine went on generating after the run's end and was stopped by force"),
-    "engine_unsettled": Flag("the engine did not come to rest after the run, and could not be restarted"),
     "engine": Flag("what the engine noted when it was made ready"),
     "tokens_incomplete": Flag(
         "the engine did not count all of a call (mostly one that was aborted or failed); the sums are of what is known"

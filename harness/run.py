@@ -278,18 +278,18 @@ def _agent_stage(
 
 def load(bench: Bench, model: Model) -> Readiness:
     """Have this model in memory, its prompt cache empty, and no other of the sweep's. Raises MachineError."""
-    for other in {each.info.engine: each.engine for each in bench.plan.models}.values():
-        if other is not model.engine:
-            other.unload()
+    for other in bench.plan.models:
+        if other is not model:
+            other.engine.unload(other.info.name)
     readiness = model.engine.prepare(model.info.name, model.num_ctx)
     bench.memory.label = model.label
     return readiness
 
 
 def unload(bench: Bench) -> None:
-    """Have no model in memory. Raises MachineError."""
-    for engine in {each.info.engine: each.engine for each in bench.plan.models}.values():
-        engine.unload()
+    """Have none of the sweep's models in memory. Raises MachineError."""
+    for model in bench.plan.models:
+        model.engine.unload(model.info.name)
     bench.memory.label = UNLOADED
 
 

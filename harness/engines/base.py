@@ -179,8 +179,8 @@ class Engine(Protocol):
         """Where the models run: local, container or remote."""
         ...
 
-    def unload(self) -> None:
-        """Have no model in memory. The next call, or `prepare`, loads it again. Raises MachineError."""
+    def unload(self, model: str) -> None:
+        """Have this model not in memory. The next call, or `prepare`, loads it again. Raises MachineError."""
         ...
 
     def close(self) -> None:

@@ -173,7 +173,7 @@ class LiteLLM:
     def location(self) -> str:
         return self._where().word
 
-    def unload(self) -> None:
+    def unload(self, model: str) -> None:
         """What the provider has in memory is its own business."""
 
     def _where(self) -> Location:

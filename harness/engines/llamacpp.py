@@ -272,10 +272,11 @@ class LlamaCpp:
     def location(self) -> str:
         return "local"
 
-    def unload(self) -> None:
-        """The process ends, which is what loading anew costs here."""
-        if self._server is not None:
-            self._cold = (self._server.path, self._server.num_ctx)
+    def unload(self, model: str) -> None:
+        """The process ends: it has one model, and starting it is what loading costs."""
+        if self._server is None or self._server.path != weights.locate(model):
+            return
+        self._cold = (self._server.path, self._server.num_ctx)
         self._stop()
 
     def close(self) -> None:

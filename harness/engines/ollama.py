@@ -305,11 +305,13 @@ class Ollama:
     def location(self) -> str:
         return of_url(self._url).word
 
-    def unload(self) -> None:
-        """Also what others loaded: idle power without a model is that of the whole server."""
-        for name in list(self._windows()):
-            self._unload(name)
-        self._loaded = None
+    def unload(self, model: str) -> None:
+        """What others loaded stays: this may be everybody's server."""
+        for name, window in self._windows().items():
+            if _same(name, model):
+                self._unload(name)
+                if window is not None:
+                    self._loaded = (model, window)  # the next call loads it with that window: ours to remove at the end
 
     def close(self) -> None:
         loaded, self._loaded = self._loaded, None

@@ -141,7 +141,7 @@ class Scripted:
     def location(self) -> str:
         return "local"
 
-    def unload(self) -> None:
+    def unload(self, model: str) -> None:
         """There is no model."""
 
     def close(self) -> None:

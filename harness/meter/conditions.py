@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.meter.sampler import Group
+from harness.meter.sysfs import number, text
 
 ROOT = Path("/")
 MOST_CPUS = 8  # whose clock is read, spread over the machine
@@ -53,13 +54,13 @@ def slow_paths(root: Path = ROOT) -> dict[str, Path]:
     found = {f"temperature_mc.{n}": path for n, path in enumerate(_temperatures(root))}
     packages: dict[str, Path] = {}
     for cpu in cpus:
-        packages.setdefault(_text(cpu / "topology/physical_package_id") or "0", cpu)
-    for number, cpu in packages.items():
-        found[f"throttle.package{number}"] = cpu / "thermal_throttle/package_throttle_count"
+        packages.setdefault(text(cpu / "topology/physical_package_id") or "0", cpu)
+    for package, cpu in packages.items():
+        found[f"throttle.package{package}"] = cpu / "thermal_throttle/package_throttle_count"
     for cpu in _spread_over(cpus):
         found[f"clock_khz.{cpu.name}"] = cpu / "cpufreq/scaling_cur_freq"
         found[f"throttle.{cpu.name.replace('cpu', 'core')}"] = cpu / "thermal_throttle/core_throttle_count"
-    return {name: path for name, path in found.items() if _number(path) is not None}
+    return {name: path for name, path in found.items() if number(path) is not None}
 
 
 def at_rest(root: Path = ROOT) -> dict[str, Any]:
@@ -74,15 +75,15 @@ def at_rest(root: Path = ROOT) -> dict[str, Any]:
         "highest_khz": _all_numbers(cpus, "cpufreq/scaling_max_freq"),
         "boost": _boost(system / "cpu"),
         "smt": _flag(system / "cpu/smt/active"),
-        "cpus_online": _count(_text(system / "cpu/online")),
-        "numa_nodes": _count(_text(system / "node/online")),
-        "kernel": _text(root / "proc/sys/kernel/osrelease"),
+        "cpus_online": _count(text(system / "cpu/online")),
+        "numa_nodes": _count(text(system / "node/online")),
+        "kernel": text(root / "proc/sys/kernel/osrelease"),
         "cgroup_version": _cgroup_version(root / "sys/fs/cgroup"),
         "power_limits_uw": _power_limits(root),
         "on_battery": _on_battery(root),
         # Never the whole line: it names disks, hosts and sometimes secrets.
         "command_line": [
-            word for word in (_text(root / "proc/cmdline") or "").split() if word.partition("=")[0] in COMMAND_LINE
+            word for word in (text(root / "proc/cmdline") or "").split() if word.partition("=")[0] in COMMAND_LINE
         ],
         "load_1_min": _first_float(root / "proc/loadavg"),
         "uptime_s": _first_float(root / "proc/uptime"),
@@ -167,20 +168,20 @@ def _temperatures(root: Path) -> list[Path]:
     """The packages' own sensors, else the zones that stand for the processor."""
     found: list[Path] = []
     for sensor in _in_order((root / "sys/class/hwmon").glob("hwmon*")):
-        name = _text(sensor / "name") or ""
+        name = text(sensor / "name") or ""
         if name in _PACKAGE_LABELS:
             found += _labelled(sensor, _PACKAGE_LABELS[name])
         elif _PACKAGE_SENSOR.fullmatch(name):
             found.append(sensor / "temp1_input")
-    found = [path for path in found if _number(path) is not None]
+    found = [path for path in found if number(path) is not None]
     if not found:
         zones = _in_order((root / "sys/class/thermal").glob("thermal_zone*"))
-        found = [zone / "temp" for zone in zones if _PACKAGE_SENSOR.fullmatch(_text(zone / "type") or "")]
+        found = [zone / "temp" for zone in zones if _PACKAGE_SENSOR.fullmatch(text(zone / "type") or "")]
     return found[:MOST_SENSORS]
 
 
 def _labelled(sensor: Path, wanted: Sequence[str]) -> list[Path]:
-    labels = {path: _text(path) or "" for path in _in_order(sensor.glob("temp*_label"))}
+    labels = {path: text(path) or "" for path in _in_order(sensor.glob("temp*_label"))}
     if not labels:
         return [sensor / "temp1_input"]  # the older chips of k10temp have one sensor and no label
     for start in wanted:
@@ -192,7 +193,7 @@ def _labelled(sensor: Path, wanted: Sequence[str]) -> list[Path]:
 
 def _cpus_online(root: Path) -> list[Path]:
     folders = _in_order((root / "sys/devices/system/cpu").glob("cpu[0-9]*"))
-    return [cpu for cpu in folders if _text(cpu / "online") != "0"]  # the first one often has no such file
+    return [cpu for cpu in folders if text(cpu / "online") != "0"]  # the first one often has no such file
 
 
 def _spread_over(cpus: Sequence[Path]) -> list[Path]:
@@ -207,11 +208,11 @@ def _in_order(paths: Iterable[Path]) -> list[Path]:
 
 
 def _all(cpus: Sequence[Path], name: str) -> list[str]:
-    return sorted({value for cpu in cpus if (value := _text(cpu / name))})
+    return sorted({value for cpu in cpus if (value := text(cpu / name))})
 
 
 def _all_numbers(cpus: Sequence[Path], name: str) -> list[int]:
-    return sorted({value for cpu in cpus if (value := _number(cpu / name)) is not None})
+    return sorted({value for cpu in cpus if (value := number(cpu / name)) is not None})
 
 
 def _boost(cpus: Path) -> bool | None:
@@ -229,9 +230,9 @@ def _cgroup_version(mounted: Path) -> int | None:
 def _power_limits(root: Path) -> Mapping[str, int]:
     found = {}
     for limit in sorted((root / "sys/class/powercap").glob("*/constraint_*_power_limit_uw")):
-        zone = _text(limit.parent / "name") or limit.parent.name
-        constraint = _text(limit.with_name(limit.name.replace("power_limit_uw", "name"))) or limit.name
-        if (microwatts := _number(limit)) is not None:
+        zone = text(limit.parent / "name") or limit.parent.name
+        constraint = text(limit.with_name(limit.name.replace("power_limit_uw", "name"))) or limit.name
+        if (microwatts := number(limit)) is not None:
             found[f"{limit.parent.name} {zone} {constraint}"] = microwatts
     return found
 
@@ -242,21 +243,19 @@ def _on_battery(root: Path) -> bool | None:
     batteries = [
         supply
         for supply in supplies
-        if _text(supply / "type") == "Battery"
-        and _text(supply / "scope") != "Device"
-        and _text(supply / "present") != "0"
+        if text(supply / "type") == "Battery" and text(supply / "scope") != "Device" and text(supply / "present") != "0"
     ]
     kinds = ("Mains", "USB") if batteries else ("Mains",)
-    plugs = [on for s in supplies if _text(s / "type") in kinds and (on := _flag(s / "online")) is not None]
+    plugs = [on for s in supplies if text(s / "type") in kinds and (on := _flag(s / "online")) is not None]
     if plugs:
         return not any(plugs)
-    states = {_text(battery / "status") for battery in batteries}
+    states = {text(battery / "status") for battery in batteries}
     return True if "Discharging" in states else False if states & {"Charging", "Full", "Not charging"} else None
 
 
 def _memory(root: Path) -> Mapping[str, int]:
     said: dict[str, int] = {}
-    for line in (_text(root / "proc/meminfo") or "").splitlines():
+    for line in (text(root / "proc/meminfo") or "").splitlines():
         name, _, value = line.partition(":")
         if name in ("MemAvailable", "SwapTotal", "SwapFree") and (number := value.split()[:1]) and number[0].isdigit():
             said[name] = int(number[0])
@@ -269,7 +268,7 @@ def _memory(root: Path) -> Mapping[str, int]:
 def _processor(root: Path) -> Mapping[str, Any]:
     """Of the first processor; the others are alike."""
     found: dict[str, Any] = {}
-    for line in (_text(root / "proc/cpuinfo") or "").partition("\n\n")[0].splitlines():
+    for line in (text(root / "proc/cpuinfo") or "").partition("\n\n")[0].splitlines():
         name, _, value = line.partition(":")
         if name.strip() == "microcode":
             found["microcode"] = value.strip()
@@ -287,26 +286,12 @@ def _count(ranges: str | None) -> int | None:
 
 
 def _flag(path: Path) -> bool | None:
-    number = _number(path)
-    return None if number is None else number != 0
+    value = number(path)
+    return None if value is None else value != 0
 
 
 def _first_float(path: Path) -> float | None:
     try:
-        return float((_text(path) or "").split()[0])
+        return float((text(path) or "").split()[0])
     except (ValueError, IndexError):
-        return None
-
-
-def _number(path: Path) -> int | None:
-    try:
-        return int(_text(path) or "")
-    except ValueError:
-        return None
-
-
-def _text(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from harness.meter.accounting import UNKNOWN, Amount, Curve
+from harness.meter.accounting import PERIODS_FOR_A_FIGURE, UNKNOWN, Amount, Curve
 from harness.meter.energy import Energy, Kind, added, figure, kind_of_sum
 from harness.meter.meter import Key, Part, Recording
 from harness.meter.phases import PHASES, Phase
@@ -252,6 +252,8 @@ class Accounts:
                 assert whole is not None
                 assert phase.call is not None
                 one = self.total(self.headline, phase.begin_s, phase.end_s)
+                if phase.duration_s < PERIODS_FOR_A_FIGURE * self._resolution_s():
+                    one = replace(one, joules=None)
                 spread_j = None if whole.joules is None else whole.joules * phase.duration_s / whole_s
                 rows.append(
                     CallEnergy(
@@ -357,6 +359,11 @@ class Accounts:
             replace(bare, component="framework", joules=gross.joules * share),
             replace(bare, component="tools", joules=gross.joules * (1 - share)),
         ]
+
+    def _resolution_s(self) -> float:
+        """What the headline's readings can tell apart: the coarsest of its parts."""
+        assert self.headline is not None
+        return max(self.recording.curves[key].resolution_s for key in self.totals[self.headline].keys)
 
     def _counts_in_net(self, key: Key) -> bool:
         gpu = self.recording.parts[key].gpu

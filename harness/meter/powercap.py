@@ -12,6 +12,8 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from harness.meter.sysfs import number, text
+
 ROOT = Path("/sys/class/powercap")
 GRANT = "sudo chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj /sys/class/powercap/intel-rapl:*:*/energy_uj"
 UPDATE_S = 0.001  # Intel's manual: about a millisecond
@@ -41,7 +43,7 @@ def find(root: Path = ROOT) -> Found:
     for a whole one."""
     folders = sorted(folder for folder in root.glob("intel-rapl:*") if (folder / "energy_uj").exists())
     zones, denied = [], []
-    names = {folder.name: _text(folder / "name") or folder.name for folder in folders}
+    names = {folder.name: text(folder / "name") or folder.name for folder in folders}
     for folder in folders:
         name = names[folder.name]
         parent = names.get(folder.name.rpartition(":")[0])
@@ -54,7 +56,7 @@ def find(root: Path = ROOT) -> Found:
         if not os.access(folder / "energy_uj", os.R_OK):
             denied.append(name)
             continue
-        wraps_uj, limit_uw = _number(folder / "max_energy_range_uj"), _number(folder / "constraint_0_power_limit_uw")
+        wraps_uj, limit_uw = number(folder / "max_energy_range_uj"), number(folder / "constraint_0_power_limit_uw")
         zones.append(
             Zone(
                 f"{parent}/{name}" if parent else name,
@@ -73,17 +75,3 @@ def find(root: Path = ROOT) -> Found:
     if not any(zone.component == "cpu" for zone in zones):
         return Found([], "this machine shows no RAPL counters (virtual machines don't, nor do most ARM processors)")
     return Found(zones)
-
-
-def _text(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except OSError:
-        return None
-
-
-def _number(path: Path) -> int | None:
-    try:
-        return int(_text(path) or "")
-    except ValueError:
-        return None

@@ -323,11 +323,11 @@ def test_a_model_that_was_unloaded_is_loaded_by_the_next_call(smollm2: str) -> N
 
     engine = LlamaCpp()
     try:
-        engine.unload()  # nothing is loaded yet
+        engine.unload(smollm2)  # nothing is loaded yet
         engine.prepare(smollm2, 2048)
         [before] = engine.pids()
         assert engine.location() == "local"
-        engine.unload()
+        engine.unload(smollm2)
         assert engine.pids() == ()
         assert not psutil.pid_exists(before)
         assert engine.memory_bytes() is None

@@ -202,7 +202,7 @@ def test_a_model_that_was_unloaded_is_loaded_by_the_next_call(ollama: Any, smoll
     ollama.prepare(smollm2, 2048)
     assert ollama.location() == "local"
     assert set(ollama.pids()) > {process.pid for process in _runners()}
-    ollama.unload()
+    ollama.unload(smollm2)
     assert loaded() == {}
     _, _, cold = ask(ollama, "Say hello.")
     assert cold.load_s is not None
