@@ -13,6 +13,8 @@ from typing import Any
 
 from sqlite_utils import Database
 
+from harness.bench import UNLOADED, Bench
+from harness.engine_state import load, unload
 from harness.engines.base import ChatRequest, Engine, EngineError, Finish
 from harness.errors import MachineError
 from harness.meter import conditions
@@ -20,7 +22,7 @@ from harness.meter.energy import Energy
 from harness.meter.figures import Accounts, Idle, headline, is_measured, totals
 from harness.meter.meter import Meter, Recording
 from harness.plan import Model, PlannedRun
-from harness.run import UNLOADED, Bench, execute, load, unload
+from harness.run import execute
 from harness.store import records
 
 IDLE_MEASURED_S = 60.0  # where something tells energy
@@ -164,8 +166,11 @@ class Experiment:
         }
         label = model.label if model else UNLOADED
         before = bench.idles.get(label)
-        bench.idles[label] = now = Idle(number, "loaded" if model else "unloaded", watts)
         busy_s = recording.cpu_s("machine", begin_s, end_s)
+        others = self._others(recording, begin_s, end_s)
+        bench.idles[label] = now = Idle(number, "loaded" if model else "unloaded", watts, others)
+        if others is not None:
+            self.say(f"the machine was not idle: other programs used {others:.2f} cores, so net energy comes out low")
         records.insert_idle(
             self.db,
             [
@@ -241,7 +246,9 @@ class Experiment:
         engines = {model.info.engine: model.engine for model in self.bench.plan.models}
         pids = tuple(pid for engine in engines.values() for pid in engine.pids())
         self.meter.watch(engine=pids)
-        recording, begin_s, end_s = self._window(QUIET_LOOK_S)
+        return self._others(*self._window(QUIET_LOOK_S))
+
+    def _others(self, recording: Recording, begin_s: float, end_s: float) -> float | None:
         machine_s = recording.cpu_s("machine", begin_s, end_s)
         if machine_s is None:
             return None

@@ -23,6 +23,7 @@ FLAGS: dict[str, Flag] = {
     "gpu_shared": Flag("when the run ended, a process other than the engine was on a GPU that the engine uses", True),
     "harness_busy": Flag("the harness and its instruments took over 2 % of the machine's CPU time", True),
     "idle_drift": Flag("idle power before and after the run differ by over 10 %, so net energy can't be trusted", True),
+    "idle_busy": Flag("idle power was measured while other programs were at work, so net energy is too low"),
     "clock_jump": Flag("the machine was suspended, or its clock was set, during the run", True),
     "not_cooled": Flag("the rest before it ended at its longest, with the machine still over its band of idle", True),
     "warm_cache": Flag("the engine found part of the first prompt in its cache", True),

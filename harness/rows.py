@@ -8,10 +8,11 @@ from dataclasses import asdict
 from typing import Any
 
 from harness import __version__
+from harness.bench import Bench
 from harness.gateway.ledger import CallRecord
 from harness.meter.figures import CallEnergy
 from harness.plan import PlannedRun
-from harness.run import Bench, Finished
+from harness.run import Finished
 
 
 def run_row(

@@ -8,33 +8,29 @@ import json
 import shutil
 import tarfile
 import tempfile
-import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-import docker
-
 from harness import guest
+from harness.bench import Bench
 from harness.ending import Evidence, name_the_ending
+from harness.engine_state import ready
 from harness.engines.base import EngineStuck, Readiness
 from harness.errors import MachineError
 from harness.gateway.ledger import CallRecord
 from harness.gateway.policy import Policy
-from harness.gateway.server import Door, Gateway
+from harness.gateway.server import Door
 from harness.grading.grade import Grade, grade
 from harness.grading.trial import Cancelled
-from harness.images.bundle import Bundle
 from harness.images.prepare import Prepared
-from harness.meter.figures import Idle
-from harness.meter.meter import Meter
 from harness.meter.run_energy import RunEnergy, Windows, clocks_apart, none, run_energy
 from harness.meter.usage import Targets, Usage, UsageWatch
 from harness.outcome import EndedBy
 from harness.output import Output
-from harness.plan import Model, Plan, PlannedRun
+from harness.plan import Plan, PlannedRun
 from harness.sandbox import history
 from harness.sandbox.container import Container, Exit, Limits, running, tar_of
 from harness.sandbox.leftovers import socket_dir_prefix, socket_root
@@ -50,37 +46,6 @@ DEFAULT_CPUS = 2.0
 DEFAULT_MEMORY_BYTES = 4 << 30
 DEFAULT_DISK_BYTES = 10 << 30
 HOUSEKEEPING_S = 300.0  # a container lives at most this much longer than its agent may
-
-
-@dataclass(frozen=True)
-class Bench:
-    """What the runs of a sweep share."""
-
-    client: docker.DockerClient
-    cores: int  # that Docker has
-    plan: Plan
-    sweep_id: str
-    runs_dir: Path
-    images: dict[str, Prepared]  # by task name
-    bundles: dict[str, Bundle]  # by agent name
-    gateways: dict[str, Gateway]  # by engine name
-    meter: Meter | None  # None: energy is not asked for
-    cancelled: threading.Event
-    session: int = 1
-    idles: dict[str, Idle] = field(default_factory=dict)  # newest, by the label of the model in memory, or UNLOADED
-    wall_factor: tuple[float, float, float] | None = None  # of this machine, with its interval
-    shared: dict[str, Readiness] = field(default_factory=dict)  # with --slots, by the label of the model
-    memory: Memory = field(default_factory=lambda: Memory())
-
-
-UNLOADED = ""
-
-
-@dataclass
-class Memory:
-    """The label of the model that an engine of the sweep has in memory."""
-
-    label: str = UNLOADED
 
 
 @dataclass
@@ -210,7 +175,7 @@ def _agent_stage(
         try:
             if model:
                 try:
-                    finished.readiness = _ready(bench, model)
+                    finished.readiness = ready(bench, model)
                     finished.engine_location = model.engine.location()
                 except MachineError as error:
                     finished.ended_by, finished.detail = "model_error", str(error)
@@ -274,39 +239,6 @@ def _agent_stage(
             if output.left_out_bytes:
                 finished.flags.append("output_cut")
             finished.artefacts.append(keep(bench.runs_dir, folder, "agent.log", folder / "agent.log"))
-
-
-def load(bench: Bench, model: Model) -> Readiness:
-    """Have this model in memory, its prompt cache empty, and no other of the sweep's. Raises MachineError."""
-    for other in bench.plan.models:
-        if other is not model:
-            other.engine.unload(other.info.name)
-    readiness = model.engine.prepare(model.info.name, model.num_ctx)
-    bench.memory.label = model.label
-    return readiness
-
-
-def unload(bench: Bench) -> None:
-    """Have none of the sweep's models in memory. Raises MachineError."""
-    for model in bench.plan.models:
-        model.engine.unload(model.info.name)
-    bench.memory.label = UNLOADED
-
-
-def prepare_for_several(bench: Bench, model: Model) -> None:
-    """Make an engine ready once for runs that go on at the same time. Raises MachineError."""
-    readiness = load(bench, model)
-    bench.shared[model.label] = replace(readiness, notes=(*readiness.notes, "made ready once for several runs"))
-
-
-def _ready(bench: Bench, model: Model) -> Readiness:
-    """Bring the engine to the state in which each run starts. Raises MachineError."""
-    if bench.plan.spec.slots > 1:
-        return replace(bench.shared[model.label], load_s=0.0, clear_s=0.0)
-    readiness = load(bench, model)
-    if bench.plan.spec.engine_state == "cold":
-        unload(bench)
-    return readiness
 
 
 def _watch(

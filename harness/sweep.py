@@ -20,6 +20,8 @@ import docker
 from sqlite_utils import Database
 
 from harness import __version__, experiment, machine, paths
+from harness.bench import Bench
+from harness.engine_state import prepare_for_several
 from harness.engines.base import Engine
 from harness.errors import MachineError, UserError
 from harness.experiment import Carbon, Experiment
@@ -32,7 +34,7 @@ from harness.meter.meter import External, Meter
 from harness.outcome import ENDINGS, outcome
 from harness.plan import Plan, PlannedRun
 from harness.rows import call_energy_row, call_row, run_row
-from harness.run import Bench, Finished, execute, prepare_for_several
+from harness.run import Finished, execute
 from harness.sandbox import leftovers
 from harness.sandbox.container import wait_for_removals
 from harness.store import records

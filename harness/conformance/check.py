@@ -15,6 +15,7 @@ from typing import Any
 import docker
 
 from harness import machine, paths
+from harness.bench import Bench
 from harness.conformance import speech as speeches
 from harness.conformance.scenarios import RUNS, SCENARIOS, TASK, Scenario, capabilities_of
 from harness.conformance.speech import Speech
@@ -29,7 +30,7 @@ from harness.images.prepare import IN_USE
 from harness.manifests import Agent
 from harness.plan import Plan, Protocol, make_plan, resolve_model
 from harness.rows import run_row
-from harness.run import GRACE_S, Bench, execute
+from harness.run import GRACE_S, execute
 from harness.spec import Spec
 from harness.store.artefacts import read_lines
 from harness.suites import Suite, choose, load_suite

@@ -22,6 +22,7 @@ class Idle:
     number: int
     state: str  # loaded or unloaded
     watts: Mapping[Key, float] = field(default_factory=dict)
+    busy_cores: float | None = None  # what other programs used meanwhile, where that was not next to nothing
 
 
 @dataclass(frozen=True)
@@ -161,6 +162,8 @@ class Accounts:
             return [replace(empty, layer="idle"), replace(empty, layer="net")]
         duration_s = end_s - begin_s
         said = f"idle power with the model {self.idle.state} (measurement {self.idle.number})"
+        if self.idle.busy_cores is not None:
+            said += f", while other programs used {self.idle.busy_cores:.2f} cores"
         idle_j = duration_s * sum(self.idle.watts[key] for key in total.keys)
         idle = replace(gross, layer="idle", joules=idle_j, low_j=None, high_j=None, detail=said)
         amounts = self.amounts(begin_s, end_s)
@@ -223,6 +226,8 @@ class Accounts:
         if net.joules is None or used is None or sum(used.values()) <= 0:
             return []
         dynamic_j = net.joules - (end_s - begin_s) * sum(self.idle.watts[key] for key in keys)
+        if dynamic_j <= 0:
+            return []  # there is nothing above idle to be shared
         coverage = self._here + "+".join(dict.fromkeys(self.recording.parts[key].instrument.component for key in keys))
         whole_s = sum(used.values())
         said = "dynamic energy by share of CPU time"

@@ -92,6 +92,8 @@ def run_energy(
         if row.source in accounts.totals and row.component == "total":
             found.rows += accounts.idle_and_net(row, begin_s, end_s)
     found.idle_number = idle.number if idle else None
+    if idle and idle.busy_cores is not None:
+        found.flags.append(f"idle_busy: other programs used {idle.busy_cores:.2f} cores")
     total = accounts.total(accounts.headline, begin_s, end_s)
     if total.kind == "estimated_constant":
         # Such an energy is a clock. Its parts would look like findings and be seconds.

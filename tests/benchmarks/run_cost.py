@@ -35,12 +35,13 @@ from pathlib import Path
 
 import docker
 
+from harness.bench import Bench
 from harness.experiment import describe
 from harness.images.locate import prepare_all
 from harness.manifests import select_agents
 from harness.meter.meter import Meter
 from harness.plan import make_plan
-from harness.run import Bench, Finished, execute
+from harness.run import Finished, execute
 from harness.sandbox.container import wait_for_removals
 from harness.sandbox.daemon import KIND, OWNER, connect, owner
 from harness.spec import Spec

@@ -237,6 +237,19 @@ def test_a_measured_run_has_everything() -> None:
     assert found.flags == ["neighbour_busy: 0.29 cores at the mean"]
 
 
+def test_idle_power_of_a_busy_machine_is_used_and_said() -> None:
+    rest = Idle(3, "loaded", {("rapl", unit): 5.0 for unit in ("package-0", "package-1", "package-0/dram")}, 1.4)
+    found = run_energy(recording(WATTS, PACKAGES), windows(), CALLS, idle=rest, cores=2)
+    assert found.flags == ["idle_busy: other programs used 1.40 cores"]
+    assert "while other programs used 1.40 cores" in str(find(found.rows, "counters", "total", "net").detail)
+
+
+def test_nothing_above_idle_is_shared_among_nobody() -> None:
+    rest = Idle(1, "loaded", {("rapl", unit): 90.0 for unit in ("package-0", "package-1", "package-0/dram")})
+    accounts = Accounts(recording(WATTS, PACKAGES, {"machine": 1.0, "sandbox": 0.5}), idle=rest)
+    assert accounts.shares(10, 110) == []
+
+
 def test_a_harness_that_takes_too_much_is_flagged() -> None:
     cpu = {"machine": 1.0, "sandbox": 0.4, "engine": 0.5, "harness": 0.06}
     assert run_energy(recording(WATTS, PACKAGES, cpu), windows(), CALLS, idle=None, cores=2).flags == [
