@@ -4,6 +4,7 @@ a look at whether the machine is quiet. All of it is recorded, none of it is a r
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ from harness.meter import conditions
 from harness.meter.energy import Energy
 from harness.meter.figures import Accounts, Idle, headline, is_measured, totals
 from harness.meter.meter import Meter, Recording
+from harness.meter.run_energy import quiet_cores
 from harness.plan import Model, PlannedRun
 from harness.run import execute
 from harness.store import records
@@ -30,7 +32,6 @@ IDLE_MODELLED_S = 5.0  # where it is estimated from the load: a longer look woul
 SETTLE_S = 2.0  # after loading or unloading, before idle power is measured
 DRIFT = 0.10
 QUIET_LOOK_S = 1.0
-QUIET_CORES = 0.25  # that programs which are none of ours may use
 QUIET_LIMIT_S = 600.0  # waiting for a quiet machine, or for a cool one
 BAND_LOOK_S = 3.0
 BAND_POWER = 0.10
@@ -254,7 +255,7 @@ class Experiment:
             return None
         ours = [recording.cpu_s(who, begin_s, end_s) or 0.0 for who in ("engine", "harness")]
         cores = (machine_s - sum(ours)) / (end_s - begin_s)
-        return cores if cores > QUIET_CORES else None
+        return cores if cores > quiet_cores(os.cpu_count() or 1) else None
 
     def _control_job(self, position: int) -> None:
         """The same work every time, so that its spread is the machine's."""

@@ -19,7 +19,10 @@ class Flag:
 FLAGS: dict[str, Flag] = {
     # The machine was not what it was for the other runs.
     "throttled": Flag("the processor or a GPU lowered its clock for heat or power during the agent stage", True),
-    "neighbour_busy": Flag("programs that are none of the run's used over a quarter of a core at the mean", True),
+    "neighbour_busy": Flag(
+        "programs that are none of the run's used over a quarter of a core at the mean, or a twentieth of the machine",
+        True,
+    ),
     "gpu_shared": Flag("when the run ended, a process other than the engine was on a GPU that the engine uses", True),
     "harness_busy": Flag("the harness and its instruments took over 2 % of the machine's CPU time", True),
     "idle_drift": Flag("idle power before and after the run differ by over 10 %, so net energy can't be trusted", True),

@@ -14,7 +14,8 @@ from harness.meter.figures import Accounts, CallEnergy, Idle
 from harness.meter.meter import Recording
 from harness.meter.phases import TimedCall, cut
 
-NEIGHBOUR_CORES = 0.25  # of other programs, at the mean
+NEIGHBOUR_CORES = 0.25  # of other programs, at the mean; where that is more, this share of the machine
+NEIGHBOUR_SHARE = 0.05
 HARNESS_SHARE = 0.02  # of the machine's CPU time
 JUDGED_FROM_S = 5.0  # shorter stages are over before the kernel's hundredths of a second say who used the CPU
 CLOCK_JUMP_S = 1.0
@@ -55,6 +56,11 @@ class RunEnergy:
 def none(reason: str) -> RunEnergy:
     """For a run that was not measured."""
     return RunEnergy(unavailable(reason), flags=[f"no_energy: {reason}"])
+
+
+def quiet_cores(cores: int) -> float:
+    """How many cores other programs may use on a machine of so many, before it is not quiet any more."""
+    return max(NEIGHBOUR_CORES, NEIGHBOUR_SHARE * cores)
 
 
 def clocks_apart() -> float:
@@ -143,7 +149,7 @@ def _who_used_the_cpu(found: RunEnergy, recording: Recording, begin_s: float, en
     if machine_s is not None and sandbox_s is not None and found.harness_cpu_s is not None:
         others_s = sandbox_s + found.harness_cpu_s + (found.engine_cpu_s or 0.0)
         found.rest_cpu_s = max(0.0, machine_s - others_s)
-        if duration_s >= JUDGED_FROM_S and found.rest_cpu_s > NEIGHBOUR_CORES * duration_s:
+        if duration_s >= JUDGED_FROM_S and found.rest_cpu_s > quiet_cores(cores) * duration_s:
             found.flags.append(f"neighbour_busy: {found.rest_cpu_s / duration_s:.2f} cores at the mean")
     if found.harness_cpu_s is not None and duration_s >= JUDGED_FROM_S:
         share = found.harness_cpu_s / (duration_s * cores)
