@@ -107,8 +107,12 @@ def show_run(
                    "duration_s": "total s", "error": "error"}  # fmt: skip
         rows = [[call[name] for name in columns] for call in children["calls"]]
         print_table("calls", list(columns.values()), rows)
-    fields = ["source", "component", "layer", "phase", "joules", "kind", "coverage"]
-    print_table("energy", fields, [[figure[name] for name in fields] for figure in children["energy"]])
+    fields = ["source", "component", "layer", "phase", "joules", "low_j", "high_j", "kind", "coverage"]
+    rows = [
+        [*(figure[name] for name in fields), figure["detail"] if figure["joules"] is None else ""]
+        for figure in children["energy"]
+    ]
+    print_table("energy", [*fields, "why there is none"], rows)
     if len(children["grades"]) > 1:
         fields = ["number", "graded_at", "verdict", "detail", "test_s"]
         print_table("grades", fields, [[grade[name] for name in fields] for grade in children["grades"]])
