@@ -133,7 +133,8 @@ def test_a_killed_sweep_resumes_with_no_run_lost_or_doubled(harness) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_cleans_up_and_says_how_to_go_on(harness, number) -> None:
     script = harness.script(bash("sleep 600"), when_exhausted="repeat")
-    words = ["sweep", "--agents", "mini-swe-agent,nop", "--models", script, "--tasks", "smoke", "--limit", "1"]
+    words = ["sweep", "--agents", "nop,mini-swe-agent", "--models", script, "--tasks", "smoke", "--limit", "1"]
+    words += ["--order", "listed"]
     process = harness.popen(*words, process_group=0)
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
