@@ -19,29 +19,54 @@ import subprocess
 import threading
 import time
 from collections import deque
-from typing import Any
-from urllib.parse import unquote, urldefrag, urlsplit
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import unquote
 
 from harness.errors import MachineError, UserError
 from harness.meter.readings import Instrument, Readings
 
+if TYPE_CHECKING:
+    import httpx
+
 PERIOD_S = 1.0
 HANG_S = 10.0
 HTTP_LIMIT_S = 2.0
-STOP_S = 2.0
+STOP_S = 2.5  # the most that `stop` waits
+GRACE_S = 1.0  # between asking a command to end and killing it
+REAP_S = 0.5
+LOOK_S = 0.2  # how often a silent command is looked at
+FLOOD_PAUSE_S = 0.05  # a command that prints without end waits for us; we don't race it for the processor
 MOST_W = 100_000.0
 LINE_BYTES = 4096
 BODY_BYTES = 1 << 20
 MOST_READINGS = 200_000
 MOST_PROBLEMS = 20
 REASON_CHARACTERS = 120
+OTHER_REASONS = "other reasons"
 
-_METRIC = re.compile(r"^([A-Za-z_:][\w:]*)(?:\{(.*)\})?$")
-_LABEL = re.compile(r'\s*([A-Za-z_]\w*)\s*=\s*"((?:[^"\\]|\\.)*)"\s*(?:,|$)')
+_METRIC = re.compile(r"([A-Za-z_:][\w:]*)\s*(?:\{(.*)\})?\s*", re.ASCII | re.DOTALL)
+_LABEL = re.compile(r'\s*([A-Za-z_]\w*)\s*=\s*"((?:[^"\\]|\\.)*)"\s*(,|$)', re.ASCII | re.DOTALL)
 
 
 class BadReading(Exception):
-    """What the meter said is no number of watts. The message is a short reason."""
+    """What the meter said is no number of watts. The message is a short reason, `answered` what it said beside that."""
+
+    def __init__(self, reason: str, answered: str = "") -> None:
+        super().__init__(reason)
+        self.answered = answered
+
+
+Outcome = float | BadReading
+Tell = Callable[[float, Outcome], None]
+"""Takes one reading: the moment of the monotonic clock, and watts or why there are none."""
+
+
+class _Source(Protocol):
+    def read(self, ended: threading.Event, tell: Tell) -> None:
+        """One answer, or one life of a command."""
+
+    def close(self) -> None: ...
 
 
 class ExternalMeter:
@@ -49,50 +74,38 @@ class ExternalMeter:
 
     def __init__(self, text: str) -> None:
         """Raises UserError for a text that names no meter."""
-        self._command: str | None = None
-        self._url, self._where = "", ""
-        if text.startswith("command:"):
-            self._command = text.removeprefix("command:").strip()
-            if not self._command:
-                raise UserError(f"--meter {text}: the command is empty")
-        elif text.startswith(("http://", "https://")):
-            self._url, self._where = urldefrag(text)
-            self._where = unquote(self._where)
-            if not urlsplit(self._url).hostname:
-                raise UserError(f"--meter {text}: the address has no host")
-        else:
-            raise UserError(f"--meter {text}: expected command:... or http://...#where")
         self._text = text
+        self._source = _source(text)
         self._lock = threading.Lock()
         self._readings: deque[tuple[float, float | None]] = deque(maxlen=MOST_READINGS)
         self._problems: dict[str, int] = {}
+        self._first: Outcome | None = None
+        self._heard = threading.Event()
         self._ended = threading.Event()
-        self._process: subprocess.Popen[bytes] | None = None
         self._thread = threading.Thread(target=self._run, name="meter", daemon=True)
 
     @property
     def instrument(self) -> Instrument:
         return Instrument("meter", "wall", "power", PERIOD_S, most_w=MOST_W)
 
-    def check(self, limit_s: float = HANG_S + HTTP_LIMIT_S) -> float:
-        """One reading, in watts. Raises MachineError that says what the meter answered instead."""
-        self.start()
-        deadline = time.monotonic() + limit_s
-        while time.monotonic() < deadline and not self._ended.is_set():
-            with self._lock:
-                known = [watts for _, watts in self._readings if watts is not None]
-                problems = list(self._problems)
-            if known:
-                return known[-1]
-            if problems:
-                break
-            time.sleep(0.02)
-        self.stop()
-        reason = next(iter(self.problems()), f"it said nothing within {limit_s:g} s")
-        raise MachineError(f"--meter {self._text}: a number of watts is expected, but: {reason}")
+    def check(self, timeout_s: float = HANG_S + HTTP_LIMIT_S) -> float:
+        """One reading now, in watts; the first that the meter gives decides. Raises MachineError that says what it
+        answered instead. To be called before `start`: the command is run for it and ended."""
+        trial = ExternalMeter(self._text)
+        trial.start()
+        try:
+            trial._heard.wait(timeout_s)
+        finally:
+            trial.stop()
+        first = trial._first
+        if isinstance(first, float):
+            return first
+        reason = f"it said nothing within {timeout_s:g} s" if first is None else str(first)
+        answered = f" (it answered {first.answered!r})" if first is not None and first.answered else ""
+        raise MachineError(f"--meter {self._text}: a number of watts is expected, but: {reason}{answered}")
 
     def start(self) -> None:
-        """Begin to read. Safe to call twice."""
+        """Begin to read. Safe to call twice; after `stop` it does nothing."""
         if not self._thread.is_alive() and not self._ended.is_set():
             self._thread.start()
 
@@ -104,119 +117,266 @@ class ExternalMeter:
         return Readings([time_s for time_s, _ in said], [watts for _, watts in said])
 
     def problems(self) -> dict[str, int]:
-        """What went wrong since the start, and how often."""
+        """What went wrong since the start, and how often. What doesn't fit is counted under one name."""
         with self._lock:
             return dict(self._problems)
 
     def stop(self) -> None:
-        """End the reading, and the command with everything it started. Safe to call twice."""
+        """End the reading, and the command with everything in its process group. Safe to call twice."""
         self._ended.set()
-        self._kill()
         if self._thread.is_alive():
             self._thread.join(STOP_S)
 
     def _run(self) -> None:
+        # The command belongs to this thread alone, from its start to its end: so nobody signals a number that is gone.
         while not self._ended.is_set():
             began = time.monotonic()
-            if self._command is not None:
-                self._read_command(self._command)
-            else:
-                self._ask()
-            self._ended.wait(max(0.0, began + PERIOD_S - time.monotonic()))
-
-    def _note(self, text: str | None, problem: str | None = None) -> None:
-        now = time.monotonic()
-        watts = None
-        if text is not None:
             try:
-                watts = watts_of(text)
-            except BadReading as error:
-                problem = str(error)
-        with self._lock:
-            self._readings.append((now, watts))
-            if problem is not None:
-                reason = problem[:REASON_CHARACTERS]
-                if reason in self._problems or len(self._problems) < MOST_PROBLEMS:
-                    self._problems[reason] = self._problems.get(reason, 0) + 1
+                self._source.read(self._ended, self._note)
+            except Exception as error:  # noqa: BLE001 - a meter that fails in a way of its own goes on being asked
+                self._note(time.monotonic(), BadReading(f"{type(error).__name__}: {error}"))
+            self._ended.wait(max(0.0, began + PERIOD_S - time.monotonic()))
+        self._source.close()
 
-    def _read_command(self, command: str) -> None:
+    def _note(self, time_s: float, outcome: Outcome) -> None:
+        with self._lock:
+            if self._ended.is_set():
+                return
+            if isinstance(outcome, BadReading):
+                self._readings.append((time_s, None))
+                reason = " ".join(str(outcome).split())[:REASON_CHARACTERS]
+                if reason not in self._problems and len(self._problems) >= MOST_PROBLEMS - 1:
+                    reason = OTHER_REASONS
+                self._problems[reason] = self._problems.get(reason, 0) + 1
+            else:
+                self._readings.append((time_s, outcome))
+            if self._first is None:
+                self._first = outcome
+                self._heard.set()
+
+
+def _source(text: str) -> _Source:
+    if text.startswith("command:"):
+        command = text.removeprefix("command:").strip()
+        if not command:
+            raise UserError(f"--meter {text}: the command is empty")
+        if "\0" in command:
+            raise UserError(f"--meter {text!r}: a command can't hold a NUL character")
+        return _Command(command)
+    if not text.lower().startswith(("http://", "https://")):
+        raise UserError(f"--meter {text}: expected command:... or http://...#where")
+    import httpx
+
+    address, _, fragment = text.partition("#")
+    try:
+        url = httpx.URL(address)
+    except (httpx.InvalidURL, ValueError) as error:
+        raise UserError(f"--meter {text}: not an address ({error})") from None
+    if not url.host:
+        raise UserError(f"--meter {text}: the address has no host")
+    if "%" in url.host:  # what httpx made of a blank
+        raise UserError(f"--meter {text}: the host {url.netloc.decode()!r} is no name")
+    if url.port is not None and not 0 < url.port < 1 << 16:
+        raise UserError(f"--meter {text}: there is no port {url.port}")
+    where = unquote(fragment)
+    if "{" in where:
         try:
-            process = self._process = subprocess.Popen(
-                command, shell=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            _metric(where)
+        except BadReading as error:
+            raise UserError(f"--meter {text}: {error}") from None
+    return _Endpoint(url, where)
+
+
+class _Command:
+    def __init__(self, command: str) -> None:
+        self._command = command
+
+    def read(self, ended: threading.Event, tell: Tell) -> None:
+        try:
+            process = subprocess.Popen(
+                self._command, shell=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                 bufsize=0, start_new_session=True,
             )  # fmt: skip
         except OSError as error:
-            self._note(None, f"the command can't be started: {error.strerror}")
+            tell(time.monotonic(), BadReading(f"the command can't be started: {error.strerror}"))
             return
         assert process.stdout is not None
-        output, pending, heard = process.stdout.fileno(), b"", time.monotonic()
+        assert process.stderr is not None
         try:
-            while not self._ended.is_set():
-                ready, _, _ = select.select([output], [], [], 0.2)
-                if not ready:
-                    if time.monotonic() - heard > HANG_S:
-                        self._note(None, f"silent for {HANG_S:g} s")
-                        return
-                    continue
-                chunk = os.read(output, 65536)
-                if not chunk:
-                    if pending.strip():
-                        self._note(pending.decode(errors="replace"))
-                    break
-                heard = time.monotonic()
-                *lines, pending = (pending + chunk).split(b"\n")
-                for line in lines:
-                    if line.strip():
-                        self._note(line.decode(errors="replace"))
-                if len(pending) > LINE_BYTES:
-                    self._note(None, f"a line of over {LINE_BYTES} bytes")
-                    return
-            if not self._ended.is_set():
-                code = process.wait()
-                if code:
-                    self._note(None, f"the command ended with code {code}")
+            _follow(process, process.stdout.fileno(), process.stderr.fileno(), ended, tell)
         finally:
-            self._kill()
+            _end_group(process)
             process.stdout.close()
+            process.stderr.close()
 
-    def _kill(self) -> None:
-        process, self._process = self._process, None
-        if process is not None:
-            with contextlib.suppress(OSError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+    def close(self) -> None:
+        pass
 
-    def _ask(self) -> None:
+
+def _follow(process: subprocess.Popen[bytes], output: int, errors: int, ended: threading.Event, tell: Tell) -> None:
+    lines, complaints, told = _Lines(), b"", False
+    open_files, heard = [output, errors], time.monotonic()
+    while not ended.is_set():
+        code = _exit_code(process)  # before the look at what it printed: so nothing of that is missed
+        if open_files:
+            ready = select.select(open_files, [], [], LOOK_S)[0]
+        else:
+            ready = []
+            ended.wait(LOOK_S)
+        now = time.monotonic()
+        flood = False
+        for file in ready:
+            chunk = os.read(file, LINE_BYTES)
+            flood = flood or len(chunk) == LINE_BYTES
+            if not chunk:
+                open_files.remove(file)
+            elif file == errors:
+                complaints = (complaints + chunk)[-LINE_BYTES:]
+            else:
+                for line in lines.add(chunk):
+                    tell(now, _watts_in(line))
+                    heard, told = now, True
+        # What it started may hold the files open when it is gone: silence is the end, then.
+        if code is not None and output not in ready:
+            # An end without a newline is a number only if the command meant to end there.
+            if lines.rest and code == 0:
+                tell(now, _watts_in(lines.rest))
+                told = True
+            if code or not told:
+                reason = f"the command ended with code {code}" + ("" if code else ", without a reading")
+                tell(now, BadReading(reason, complaints.decode(errors="replace").strip()))
+            return
+        if now - heard > HANG_S:
+            tell(now, BadReading(f"silent for {HANG_S:g} s", complaints.decode(errors="replace").strip()))
+            return
+        if flood:
+            ended.wait(FLOOD_PAUSE_S)
+
+
+class _Lines:
+    """Cuts what a command prints into lines that are not blank. None: a line that is too long, told once."""
+
+    def __init__(self) -> None:
+        self.rest = b""  # what has no end yet
+        self._skipping = False
+
+    def add(self, chunk: bytes) -> Iterator[bytes | None]:
+        *whole, self.rest = (self.rest + chunk).split(b"\n")
+        for line in whole:
+            if self._skipping:
+                self._skipping = False
+            elif len(line) > LINE_BYTES:
+                yield None
+            elif line.strip():
+                yield line
+        if len(self.rest) > LINE_BYTES and not self._skipping:
+            self._skipping = True
+            yield None
+        if self._skipping or not self.rest.strip():
+            self.rest = b""
+
+
+def _watts_in(line: bytes | None) -> Outcome:
+    if line is None:
+        return BadReading(f"a line of over {LINE_BYTES} bytes")
+    try:
+        return watts_of(line.decode(errors="replace"))
+    except BadReading as error:
+        return error
+
+
+def _exit_code(process: subprocess.Popen[bytes]) -> int | None:
+    """None while it runs. It is not reaped: until then its number is that of its group and of nothing else."""
+    told = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    if told is None:
+        return None
+    return told.si_status if told.si_code == os.CLD_EXITED else -told.si_status
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    """Ask the command to end, then kill its whole group. What can't be killed (sudo's, the kernel's) is left."""
+    if _exit_code(process) is None:
+        with contextlib.suppress(OSError):
+            os.killpg(process.pid, signal.SIGTERM)
+        deadline = time.monotonic() + GRACE_S
+        while _exit_code(process) is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+    with contextlib.suppress(OSError):
+        os.killpg(process.pid, signal.SIGKILL)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(REAP_S)
+
+
+class _Endpoint:
+    def __init__(self, url: httpx.URL, where: str) -> None:
+        self._url = url
+        self._where = where
+        self._web: httpx.Client | None = None
+
+    def read(self, ended: threading.Event, tell: Tell) -> None:
         import httpx
 
+        if self._web is None:
+            # Made once: reading the machine's certificates each time would cost more than all the rest. Connections are
+            # not kept, so that no reading is lost to one that the meter has closed.
+            direct: Any = {"all://localhost": None, "all://127.0.0.1": None, "all://[::1]": None}  # no proxy
+            self._web = httpx.Client(
+                timeout=HTTP_LIMIT_S, follow_redirects=True, headers={"Accept-Encoding": "identity"}, mounts=direct,
+                limits=httpx.Limits(max_keepalive_connections=0),
+            )  # fmt: skip
+        outcome: Outcome
+        body = ""
         try:
-            with httpx.stream("GET", self._url, timeout=HTTP_LIMIT_S, follow_redirects=True) as response:
-                body = b""
-                for chunk in response.iter_bytes():
-                    body += chunk
-                    if len(body) > BODY_BYTES:
-                        raise BadReading(f"an answer of over {BODY_BYTES >> 20} MiB")
-            if response.status_code != 200:
-                raise BadReading(f"HTTP status {response.status_code}")
-            self._note(find_watts(body.decode(errors="replace"), self._where))
+            body = _body(self._web, self._url)
+            arrived_s = time.monotonic()
+            outcome = watts_of(find_watts(body, self._where))
         except httpx.TimeoutException:
-            self._note(None, f"no answer in {HTTP_LIMIT_S:g} s")
+            arrived_s, outcome = time.monotonic(), BadReading(f"no answer in {HTTP_LIMIT_S:g} s")
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            self._note(None, f"no answer: {error}")
+            arrived_s, outcome = time.monotonic(), BadReading(f"no answer: {error or type(error).__name__}")
         except BadReading as error:
-            self._note(None, str(error))
+            arrived_s, outcome = time.monotonic(), BadReading(str(error), error.answered or body.strip()[:200])
+        tell(arrived_s, outcome)
+
+    def close(self) -> None:
+        if self._web is not None:
+            self._web.close()
+
+
+def _body(web: httpx.Client, url: httpx.URL) -> str:
+    """The answer's text. Raises BadReading and httpx's errors."""
+    began = time.monotonic()
+    body = b""
+    with web.stream("GET", url) as response:
+        for chunk in response.iter_bytes():
+            body += chunk
+            if len(body) > BODY_BYTES:
+                raise BadReading(f"an answer of over {BODY_BYTES >> 20} MiB")
+            if time.monotonic() - began > HTTP_LIMIT_S:
+                break
+    if time.monotonic() - began > HTTP_LIMIT_S:  # httpx's own limit is for each step, of which there may be many
+        raise BadReading(f"no answer in {HTTP_LIMIT_S:g} s")
+    text = body.decode("utf-8-sig", errors="replace")
+    if response.status_code != 200:
+        raise BadReading(f"HTTP status {response.status_code}", text.strip()[:200])
+    return text
 
 
 def watts_of(text: str) -> float:
     """A number of watts. Raises BadReading."""
+    text = text.strip()
     try:
+        if not text.isascii() or "_" in text:  # Python's own liberties
+            raise ValueError
         watts = float(text)
     except ValueError:
-        raise BadReading(f"not a number: {text.strip()[:40]!r}") from None
+        raise BadReading(f"not a number: {text[:40]!r}") from None
     if not math.isfinite(watts):
-        raise BadReading(f"not a finite number: {text.strip()}")
+        raise BadReading(f"not a finite number: {text[:40]}")
     if watts < 0:
-        raise BadReading(f"negative: {text.strip()}")
+        raise BadReading(f"negative: {text[:40]}")
+    if watts > MOST_W:
+        raise BadReading(f"more than {MOST_W:g} W, is it in watts? {text[:40]}")
     return watts
 
 
@@ -224,37 +384,80 @@ def find_watts(body: str, where: str) -> str:
     """What stands for the watts in an answer, as text. Raises BadReading."""
     try:
         content = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return _in_prometheus(body, where) if where else body
-    return _in_json(content, where)
+    return _in_json(content, where) if where else _only_number(content)
 
 
 def _in_json(content: Any, where: str) -> str:
-    for step in where.split(".") if where else []:
+    for step in where.split("."):
         try:
+            if isinstance(content, list) and not step.isdecimal():
+                raise KeyError(step)
             content = content[int(step)] if isinstance(content, list) else content[step]
         except (KeyError, IndexError, ValueError, TypeError):
             raise BadReading(f"the answer has no {where} (at {step!r})") from None
-    if isinstance(content, dict) and len(content) == 1:
-        content = next(iter(content.values()))
     if isinstance(content, bool) or not isinstance(content, int | float | str):
-        raise BadReading(f"not a number at {where or 'the top'}: {json.dumps(content)[:40]}")
+        raise BadReading(f"not a number at {where}: {json.dumps(content)[:40]}")
     return str(content)
 
 
-def _in_prometheus(body: str, where: str) -> str:
-    from prometheus_client.parser import text_string_to_metric_families
+def _only_number(content: Any) -> str:
+    numbers: list[float] = []
+    rest = [content]
+    while rest:
+        value = rest.pop()
+        if isinstance(value, dict):
+            rest += value.values()
+        elif isinstance(value, list):
+            rest += value
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            numbers.append(value)
+    if len(numbers) != 1:
+        found = len(numbers) or "no"
+        raise BadReading(f"not a number at the top: the answer has {found} numbers, name one with #path")
+    return str(numbers[0])
 
-    match = _METRIC.match(where)
+
+def _metric(where: str) -> tuple[str, dict[str, str]]:
+    """A metric's name and labels, of a selector as PromQL has it. Raises BadReading."""
+    bad = BadReading(f'{where!r} is no metric: write name or name{{label="value"}}')
+    match = _METRIC.fullmatch(where)
     if match is None:
-        raise BadReading(f'{where!r} is no metric: write name or name{{label="value"}}')
-    name, labels = match[1], dict(_LABEL.findall(match[2] or ""))
+        raise bad
+    labels: dict[str, str] = {}
+    text = (match[2] or "").strip()
+    while text:
+        label = _LABEL.match(text)
+        if label is None or label[1] in labels:
+            raise bad  # never a condition that is left out: another sample would pass for the one that was meant
+        labels[label[1]] = re.sub(r"\\(.)", lambda escaped: "\n" if escaped[1] == "n" else escaped[1], label[2])
+        text = text[label.end() :]
+    return match[1], labels
+
+
+def _in_prometheus(body: str, where: str) -> str:
     try:
-        samples = [sample for family in text_string_to_metric_families(body) for sample in family.samples]
+        from prometheus_client.parser import text_string_to_metric_families
+    except ImportError:
+        raise BadReading(
+            "a Prometheus text can't be read without prometheus-client (pip install 'agent-energy-harness[energy]')"
+        ) from None
+    name, labels = _metric(where)
+    # An exporter may tell thousands of samples, and to parse them all every second would be load on what is measured.
+    told = re.compile(rf"\s*(?:#\s*TYPE\s+)?{re.escape(name)}(?![\w:])")
+    lines = [line for line in body.split("\n") if told.match(line)]
+    try:
+        families = list(text_string_to_metric_families("\n".join(lines) + "\n"))
     except ValueError as error:
         raise BadReading(f"neither JSON nor Prometheus text: {error}") from None
-    fitting = [s for s in samples if s.name == name and labels.items() <= s.labels.items()]
-    if len(fitting) != 1:
-        found = "no" if not fitting else str(len(fitting))
-        raise BadReading(f"the answer has {found} samples of {where}: name one by its labels")
+    if any(family.type == "counter" for family in families):
+        raise BadReading(f"{name} is a counter, and power is none: name a gauge of watts")
+    samples = [sample for family in families for sample in family.samples if sample.name == name]
+    # As in PromQL, an empty value is a label that is not there.
+    fitting = [sample for sample in samples if all(sample.labels.get(key, "") == labels[key] for key in labels)]
+    if not fitting:
+        raise BadReading(f"the answer has no samples of {where}")
+    if len(fitting) > 1:
+        raise BadReading(f"the answer has {len(fitting)} samples of {where}: name one by its labels")
     return str(fitting[0].value)
