@@ -86,7 +86,7 @@ class Curve:
         """Joules between two moments."""
         if len(self._times) < 2:
             return UNKNOWN
-        slack = 0.0 if self.instrument.form == "counter" else GAP_PERIODS * self.instrument.period_s
+        slack = 0.0 if self.instrument.form == "counter" else GAP_PERIODS * self.resolution_s
         first, last = self._times[0], self._times[-1]
         missing = None
         if begin_s < first - slack:
@@ -170,11 +170,16 @@ class Curve:
             before_t, before = time_s, value
 
     def _integrate(self, readings: Readings) -> None:
-        longest = GAP_PERIODS * self.instrument.period_s
+        good = [
+            (time_s, value)
+            for time_s, value in zip(readings.times_s, readings.values, strict=True)
+            if value is not None and 0 <= value <= self.instrument.most_w
+        ]
+        # A meter may have a pace of its own, slower than it is asked.
+        pace_s = _median([later - earlier for (earlier, _), (later, _) in pairwise(good)]) or 0.0
+        longest = GAP_PERIODS * max(self.instrument.period_s, pace_s)
         total, before_t, before_w = 0.0, None, 0.0
-        for time_s, value in zip(readings.times_s, readings.values, strict=True):
-            if value is None or not 0 <= value <= self.instrument.most_w:
-                continue
+        for time_s, value in good:
             if before_t is not None:
                 if time_s - before_t > longest:
                     self.gaps.append(Gap(before_t, time_s, f"no reading for {time_s - before_t:.1f} s"))

@@ -210,6 +210,11 @@ def test_a_meter_that_stops_half_way_is_a_gap(bad: float | None) -> None:
     assert curve.energy(55, 90).joules == pytest.approx(3500)
 
 
+def test_a_meter_may_have_a_slower_pace_of_its_own() -> None:
+    curve = Curve(METER, sampled(lambda t: 100.0, 600, interval_s=6.0))
+    assert curve.energy(10, 590).joules == pytest.approx(58_000)
+
+
 def test_a_lost_sample_or_two_is_none() -> None:
     curve = Curve(METER, sampled(lambda t: 100.0 if t not in (40, 41) else None, 100))
     assert curve.energy(10, 90).joules == pytest.approx(8000)
