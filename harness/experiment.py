@@ -9,7 +9,6 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 from sqlite_utils import Database
@@ -19,12 +18,13 @@ from harness.engine_state import load, unload
 from harness.engines.base import ChatRequest, Engine, EngineError, Finish
 from harness.errors import MachineError
 from harness.meter import conditions
+from harness.meter.carbon import carbon_intensity
 from harness.meter.energy import Energy
 from harness.meter.figures import Accounts, Idle, headline, is_measured, totals
 from harness.meter.meter import Meter, Recording
 from harness.meter.run_energy import quiet_cores
 from harness.plan import Model, PlannedRun
-from harness.run import execute
+from harness.run import execute, now
 from harness.store import records
 
 IDLE_MEASURED_S = 60.0  # where something tells energy
@@ -118,26 +118,21 @@ class Experiment:
             planned = runs[number]
             self.say(f"warm-up {number + 1} of {bench.plan.spec.warmup}: {planned.label}")
             run_id = f"{bench.sweep_id}-warmup-{number:02d}"
-            started_at = _now()
+            started_at = now()
             finished = execute(bench, planned, run_id, lambda _: None)
             shutil.rmtree(bench.runs_dir / bench.sweep_id / run_id, ignore_errors=True)
-            total = next(
-                (row for row in finished.energy.rows if row.source == finished.energy.source
-                 and row.component == "total" and row.layer == "gross" and row.phase == "agent"), None,
-            )  # fmt: skip
             tokens = [call.output_tokens for call in finished.calls or [] if call.output_tokens is not None]
             self._record_job(
                 "warmup", planned.position, planned.label, started_at, finished.agent_s,
-                sum(tokens) if tokens else None, total, finished.ended_by,
+                sum(tokens) if tokens else None, finished.energy.total, finished.ended_by,
             )  # fmt: skip
 
     def measure_idle(self, position: int) -> None:
         """Idle power without a model and with each of the sweep's models, as the machine is now."""
         spec = self.bench.plan.spec
-        seconds = spec.idle_s
+        seconds, parts = spec.idle_s, self.meter.by_key
         if seconds is None:
-            seconds = IDLE_MEASURED_S if is_measured(self.meter.by_key) else IDLE_MODELLED_S
-        parts = self.meter.by_key
+            seconds = IDLE_MEASURED_S if is_measured(parts) else IDLE_MODELLED_S
         if seconds == 0 or headline(parts, totals(parts)) is None:
             return
         unload(self.bench)
@@ -153,12 +148,12 @@ class Experiment:
             return
         what = f"with {model.label} loaded" if model else "without a model"
         self.say(f"measuring idle power {what}: {seconds:g} s")
-        started_at = _now()
+        started_at = now()
         self._watch(model.engine if model else None)
         recording, begin_s, end_s = self._window(seconds)
         if bench.cancelled.is_set():
             return
-        accounts = Accounts(recording, remote=False)
+        accounts = Accounts(recording)
         number = records.next_number(self.db, "idle", bench.sweep_id)
         watts = {
             key: amount.joules / (end_s - begin_s)
@@ -169,7 +164,7 @@ class Experiment:
         before = bench.idles.get(label)
         busy_s = recording.cpu_s("machine", begin_s, end_s)
         others = self._others(recording, begin_s, end_s)
-        bench.idles[label] = now = Idle(number, "loaded" if model else "unloaded", watts, others)
+        bench.idles[label] = measured = Idle(number, "loaded" if model else "unloaded", watts, others)
         if others is not None:
             self.say(f"the machine was not idle: other programs used {others:.2f} cores, so net energy comes out low")
         records.insert_idle(
@@ -177,7 +172,7 @@ class Experiment:
             [
                 {
                     "sweep_id": bench.sweep_id, "number": number, "session": bench.session,
-                    "before_position": position, "state": now.state, "model": label or None,
+                    "before_position": position, "state": measured.state, "model": label or None,
                     "started_at": started_at, "duration_s": end_s - begin_s, "source": row.source,
                     "component": row.component, "kind": row.kind, "coverage": row.coverage, "detail": row.detail,
                     "watts": None if row.joules is None else row.joules / (end_s - begin_s),
@@ -187,12 +182,10 @@ class Experiment:
             ],
         )  # fmt: skip
         self._idle_c = conditions.temperature_c(recording.slow)
-        made = totals(recording.parts)
-        source = headline(recording.parts, made)
-        if source is None:
+        if accounts.headline is None:
             return
-        keys = made[source].keys
-        self._idle_w = _sum(now, keys)
+        keys = accounts.totals[accounts.headline].keys
+        self._idle_w = _sum(measured, keys)
         if before is not None:
             self._check_drift(position, _sum(before, keys), self._idle_w)
 
@@ -250,18 +243,17 @@ class Experiment:
         return self._others(*self._window(QUIET_LOOK_S))
 
     def _others(self, recording: Recording, begin_s: float, end_s: float) -> float | None:
-        machine_s = recording.cpu_s("machine", begin_s, end_s)
-        if machine_s is None:
+        shares = recording.cpu_shares(begin_s, end_s, of=("engine", "harness"))
+        if shares is None:
             return None
-        ours = [recording.cpu_s(who, begin_s, end_s) or 0.0 for who in ("engine", "harness")]
-        cores = (machine_s - sum(ours)) / (end_s - begin_s)
+        cores = shares["rest"] / (end_s - begin_s)
         return cores if cores > quiet_cores(os.cpu_count() or 1) else None
 
     def _control_job(self, position: int) -> None:
         """The same work every time, so that its spread is the machine's."""
         models = self.bench.plan.models
         self.meter.cut()
-        started_at = _now()
+        started_at = now()
         tokens: int | None = None
         if models:
             model = models[0]
@@ -336,7 +328,6 @@ class Experiment:
     def _window(self, seconds: float) -> tuple[Recording, float, float]:
         """Watch for some seconds. Returns what was seen and the window's edges."""
         self.meter.cut()
-        self.meter.mark()
         begin_s = time.monotonic()
         self.bench.cancelled.wait(seconds)
         end_s = time.monotonic()
@@ -372,11 +363,7 @@ def check_required(meter: Meter) -> None:
 
 def carbon_of(country: str | None) -> Carbon | None:
     """Raises UserError for a country that is not known."""
-    if country is None:
-        return None
-    from harness.meter.carbon import carbon_intensity
-
-    return (country, *carbon_intensity(country))
+    return (country, *carbon_intensity(country)) if country else None
 
 
 def describe(meter: Meter) -> list[str]:
@@ -400,7 +387,3 @@ def describe(meter: Meter) -> list[str]:
 
 def _sum(idle: Idle, keys: Sequence[tuple[str, str]]) -> float | None:
     return sum(idle.watts[key] for key in keys) if all(key in idle.watts for key in keys) else None
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")

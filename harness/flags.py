@@ -70,12 +70,3 @@ FLAGS: dict[str, Flag] = {
     "graded_with_network": Flag("the instance's tests reach the internet, and had it for the grading"),
     "graded_in_another_image": Flag("`harness grade` found another image of the task than the run had"),
 }
-
-
-def name_of(flag: str) -> str:
-    return flag.partition(":")[0]
-
-
-def leaves_out(flags: list[str]) -> list[str]:
-    """The flags of a run that leave it out of statistics of energy and time."""
-    return [flag for flag in flags if (known := FLAGS.get(name_of(flag))) is not None and known.leaves_out]

@@ -82,7 +82,7 @@ def execute(bench: Bench, planned: PlannedRun, run_id: str, on_stage: Callable[[
     folder = bench.runs_dir / bench.sweep_id / run_id
     shutil.rmtree(folder, ignore_errors=True)  # what a killed harness left of this run
     folder.mkdir(parents=True)
-    finished = Finished("sandbox_error", None, _now())
+    finished = Finished("sandbox_error", None, now())
     windows = Windows(clocks=(clocks_apart(), 0.0))
     try:
         on_stage("setup")
@@ -99,7 +99,7 @@ def execute(bench: Bench, planned: PlannedRun, run_id: str, on_stage: Callable[[
         finished.ended_by, finished.detail = "cancelled", "the sweep was interrupted"
     except MachineError as error:
         finished.ended_by, finished.detail = "sandbox_error", str(error)
-    finished.ended_at, finished.duration_s = _now(), time.monotonic() - began
+    finished.ended_at, finished.duration_s = now(), time.monotonic() - began
     windows.clocks = (windows.clocks[0], clocks_apart())
     _measure(bench, planned, finished, windows)
     power = json.dumps(finished.energy.columns).encode() if finished.energy.columns else b""
@@ -375,5 +375,6 @@ def task_limits(task: Task, cores: int, spec: Spec, longest_s: float = 0.0) -> L
     )
 
 
-def _now() -> str:
+def now() -> str:
+    """UTC, ISO 8601, to the millisecond."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -42,9 +42,6 @@ class Location:
     pids: tuple[int, ...] = ()
 
 
-NOWHERE = Location("none", "no model is called")
-
-
 class Listener(NamedTuple):
     """A socket that waits for connections. `pid` is None where this user is not shown whose it is."""
 

@@ -135,14 +135,6 @@ class Curve:
         estimate = (1 - nearness) * from_before + nearness * from_after
         return min(max(estimate, joules), next_joules)
 
-    def peak_w(self, begin_s: float, end_s: float, over_s: float = 1.0) -> float | None:
-        """The highest mean power over `over_s` in a window; None when it is shorter or has a gap."""
-        steps = int((end_s - begin_s) / over_s)
-        if steps < 1 or self.energy(begin_s, end_s).gap is not None:
-            return None
-        edges = [self.at(begin_s + n * over_s) for n in range(steps + 1)]
-        return max(later - earlier for earlier, later in pairwise(edges)) / over_s
-
     def _unwrap(self, readings: Readings) -> None:
         spec = self.instrument
         total, before_t, before = 0.0, 0.0, None
@@ -242,6 +234,15 @@ class Curve:
                 points[moment] = max(joules, points.get(moment, joules))
             self._points = sorted(points.items())
         return self._points
+
+
+def peak_w(curves: Sequence[Curve], begin_s: float, end_s: float, over_s: float = 1.0) -> float | None:
+    """The highest mean power over `over_s` of all these together; None when the window is shorter or has a gap."""
+    steps = int((end_s - begin_s) / over_s)
+    if steps < 1 or any(curve.energy(begin_s, end_s).gap is not None for curve in curves):
+        return None
+    edges = [sum(curve.at(begin_s + n * over_s) for curve in curves) for n in range(steps + 1)]
+    return max(later - earlier for earlier, later in pairwise(edges)) / over_s
 
 
 def update_times(times: Sequence[float], values: Sequence[float], period_s: float) -> list[float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from harness.meter.accounting import PERIODS_FOR_A_FIGURE, UNKNOWN, Amount, Curve
+from harness.meter.accounting import PERIODS_FOR_A_FIGURE, UNKNOWN, Amount, Curve, peak_w
 from harness.meter.energy import Energy, Kind, added, figure, kind_of_sum
 from harness.meter.meter import Key, Part, Recording
 from harness.meter.phases import PHASES, Phase
@@ -115,15 +115,7 @@ class Accounts:
 
     def amounts(self, begin_s: float, end_s: float) -> dict[Key, Amount]:
         """Of each part, over one window."""
-        lost = self.recording.lost
-        return {
-            key: Amount(None, None, None, lost)
-            if lost and key[0] in ("rapl", "nvml")
-            else self.recording.curves[key].energy(begin_s, end_s)
-            if key in self.recording.curves
-            else UNKNOWN
-            for key in self.recording.parts
-        }
+        return {key: self._amount(key, begin_s, end_s) for key in self.recording.parts}
 
     def gross(self, begin_s: float, end_s: float, phase: str) -> list[Energy]:
         """Every component of every source, and the totals."""
@@ -149,10 +141,7 @@ class Accounts:
     def total(self, source: str, begin_s: float, end_s: float, phase: str = "agent") -> Energy:
         """One source's total over a window. Raises KeyError for a source that there is not."""
         total = self.totals[source]
-        curves = {key: self.recording.curves[key].energy(begin_s, end_s) for key in total.keys}
-        if self.recording.lost and any(key[0] in ("rapl", "nvml") for key in total.keys):
-            curves = {key: Amount(None, None, None, self.recording.lost) for key in total.keys}
-        return self.sum_of(total, curves, phase)
+        return self.sum_of(total, {key: self._amount(key, begin_s, end_s) for key in total.keys}, phase)
 
     def idle_and_net(self, gross: Energy, begin_s: float, end_s: float) -> list[Energy]:
         """What of a total the machine would have drawn at rest, and what is left."""
@@ -160,39 +149,21 @@ class Accounts:
         if self.idle is None or any(key not in self.idle.watts for key in total.keys):
             empty = replace(gross, joules=None, low_j=None, high_j=None, kind="unavailable", detail=NO_IDLE)
             return [replace(empty, layer="idle"), replace(empty, layer="net")]
-        duration_s = end_s - begin_s
         said = f"idle power with the model {self.idle.state} (measurement {self.idle.number})"
         if self.idle.busy_cores is not None:
             said += f", while other programs used {self.idle.busy_cores:.2f} cores"
-        idle_j = duration_s * sum(self.idle.watts[key] for key in total.keys)
-        idle = replace(gross, layer="idle", joules=idle_j, low_j=None, high_j=None, detail=said)
-        amounts = self.amounts(begin_s, end_s)
         kept = [key for key in total.keys if self._counts_in_net(key)]
-        net = added([amounts[key] for key in kept])
-        joules = None
-        if net.joules is not None and gross.joules is not None:
-            joules = net.joules - duration_s * sum(self.idle.watts[key] for key in kept)
         if len(kept) < len(total.keys):
-            said += (
-                f"; GPUs of the engine only: {', '.join(sorted(key[1] for key in kept if key[1].startswith('gpu')))}"
-            )
-        kind = gross.kind if joules is not None else "unavailable" if gross.joules is None else gross.kind
-        return [idle, replace(gross, layer="net", joules=joules, low_j=None, high_j=None, kind=kind, detail=said)]
-
-    def is_clock(self, begin_s: float, end_s: float) -> bool:
-        """Whether the headline's energy is a constant power times seconds, for the most part."""
-        return self.headline is not None and self.total(self.headline, begin_s, end_s).kind == "estimated_constant"
+            gpus = ", ".join(sorted(key[1] for key in kept if key[1].startswith("gpu")))
+            said += f"; GPUs of the engine only: {gpus}"
+        kept_j = added([self._amount(key, begin_s, end_s) for key in kept]).joules
+        return self._less_idle(self.idle, replace(gross, detail=said), kept_j, end_s - begin_s)
 
     def peak_w(self, begin_s: float, end_s: float) -> float | None:
         """The highest mean power over one second, of the headline. Of several parts, of their sum."""
         if self.headline is None or self.total(self.headline, begin_s, end_s).joules is None:
             return None
-        curves = [self.recording.curves[key] for key in self.totals[self.headline].keys]
-        seconds = int(end_s - begin_s)
-        if seconds < 1:
-            return None
-        edges = [sum(curve.at(begin_s + n) for curve in curves) for n in range(seconds + 1)]
-        return max(edges[n + 1] - edges[n] for n in range(seconds))
+        return peak_w([self.recording.curves[key] for key in self.totals[self.headline].keys], begin_s, end_s)
 
     def by_phase(self, phases: Sequence[Phase]) -> list[Energy]:
         """The headline's total by phase, gross, idle and net; between_calls by the framework and what it started."""
@@ -205,8 +176,7 @@ class Accounts:
                 continue
             gross = self._over(stretches)
             rows.append(gross)
-            duration_s = sum(phase.duration_s for phase in stretches)
-            rows += self._idle_and_net_over(gross, stretches, duration_s)
+            rows += self._idle_and_net_over(gross, stretches)
             if name == "between_calls":
                 rows += self._framework_and_tools(gross, stretches)
         return rows
@@ -220,9 +190,8 @@ class Accounts:
         ]  # fmt: skip
         if not keys or self.idle is None or any(key not in self.idle.watts for key in keys):
             return []
-        amounts = self.amounts(begin_s, end_s)
-        net = added([amounts[key] for key in keys])
-        used = self.cpu_shares(begin_s, end_s)
+        net = added([self._amount(key, begin_s, end_s) for key in keys])
+        used = self.recording.cpu_shares(begin_s, end_s)
         if net.joules is None or used is None or sum(used.values()) <= 0:
             return []
         dynamic_j = net.joules - (end_s - begin_s) * sum(self.idle.watts[key] for key in keys)
@@ -235,14 +204,6 @@ class Accounts:
             Energy(source, who, dynamic_j * seconds / whole_s, "estimated", coverage, "net", detail=said)
             for who, seconds in used.items()
         ]
-
-    def cpu_shares(self, begin_s: float, end_s: float) -> dict[str, float] | None:
-        """CPU seconds of sandbox, engine, harness and the rest of the machine; None when the machine's are unknown."""
-        machine_s = self.recording.cpu_s("machine", begin_s, end_s)
-        if machine_s is None:
-            return None
-        known = {who: self.recording.cpu_s(who, begin_s, end_s) or 0.0 for who in ("sandbox", "engine", "harness")}
-        return known | {"rest": max(0.0, machine_s - sum(known.values()))}
 
     def calls(self, phases: Sequence[Phase]) -> list[CallEnergy]:
         """Energy of each call's phases: a figure where it is long enough, bounds in any case, and a spread."""
@@ -332,23 +293,30 @@ class Accounts:
         )  # fmt: skip
         return figure(total.source, "total", amount, kind_of_sum(parts), total.coverage, phase=name)
 
-    def _idle_and_net_over(self, gross: Energy, stretches: Sequence[Phase], duration_s: float) -> list[Energy]:
+    def _idle_and_net_over(self, gross: Energy, stretches: Sequence[Phase]) -> list[Energy]:
         total = self.totals[gross.source]
         if self.idle is None or any(key not in self.idle.watts for key in total.keys):
             return []
-        kept = [key for key in total.keys if self._counts_in_net(key)]
-        left_out_j = sum(
-            self.recording.curves[key].at(phase.end_s) - self.recording.curves[key].at(phase.begin_s)
-            for key in total.keys
-            if key not in kept and gross.joules is not None
-            for phase in stretches
-        )
-        idle_j = duration_s * sum(self.idle.watts[key] for key in total.keys)
-        net_j = None
+        kept_j = None
         if gross.joules is not None:
-            net_j = gross.joules - left_out_j - duration_s * sum(self.idle.watts[key] for key in kept)
+            kept_j = gross.joules - sum(
+                self.recording.curves[key].at(phase.end_s) - self.recording.curves[key].at(phase.begin_s)
+                for key in total.keys
+                if not self._counts_in_net(key)
+                for phase in stretches
+            )
+        return self._less_idle(self.idle, gross, kept_j, sum(phase.duration_s for phase in stretches))
+
+    def _less_idle(self, idle: Idle, gross: Energy, kept_j: float | None, duration_s: float) -> list[Energy]:
+        """The layers idle and net. `kept_j` is what of the gross joules counts in net, with its idle power in it."""
+        keys = self.totals[gross.source].keys
+        idle_j = duration_s * sum(idle.watts[key] for key in keys)
+        net_j = None
+        if kept_j is not None and gross.joules is not None:
+            net_j = kept_j - duration_s * sum(idle.watts[key] for key in keys if self._counts_in_net(key))
         bare = replace(gross, low_j=None, high_j=None)
-        return [replace(bare, layer="idle", joules=idle_j), replace(bare, layer="net", joules=net_j)]
+        kind: Kind = "unavailable" if gross.joules is None else gross.kind
+        return [replace(bare, layer="idle", joules=idle_j), replace(bare, layer="net", joules=net_j, kind=kind)]
 
     def _framework_and_tools(self, gross: Energy, stretches: Sequence[Phase]) -> list[Energy]:
         own = [self.recording.cpu_s("own", phase.begin_s, phase.end_s) for phase in stretches]
@@ -364,6 +332,12 @@ class Accounts:
             replace(bare, component="framework", joules=gross.joules * share),
             replace(bare, component="tools", joules=gross.joules * (1 - share)),
         ]
+
+    def _amount(self, key: Key, begin_s: float, end_s: float) -> Amount:
+        if self.recording.lost and key[0] in ("rapl", "nvml"):
+            return Amount(None, None, None, self.recording.lost)
+        curve = self.recording.curves.get(key)
+        return curve.energy(begin_s, end_s) if curve else UNKNOWN
 
     def _resolution_s(self) -> float:
         """What the headline's readings can tell apart: the coarsest of its parts."""

@@ -42,6 +42,7 @@ class RunEnergy:
     rows: list[Energy]
     calls: list[CallEnergy] = field(default_factory=list)
     source: str | None = None
+    total: Energy | None = None  # gross, of that source
     peak_w: float | None = None
     idle_number: int | None = None
     framework_cpu_s: float | None = None
@@ -100,7 +101,7 @@ def run_energy(
     found.idle_number = idle.number if idle else None
     if idle and idle.busy_cores is not None:
         found.flags.append(f"idle_busy: other programs used {idle.busy_cores:.2f} cores")
-    total = accounts.total(accounts.headline, begin_s, end_s)
+    total = found.total = accounts.total(accounts.headline, begin_s, end_s)
     if total.kind == "estimated_constant":
         # Such an energy is a clock. Its parts would look like findings and be seconds.
         found.flags.append("energy_is_a_clock")
@@ -144,11 +145,10 @@ def _who_used_the_cpu(found: RunEnergy, recording: Recording, begin_s: float, en
     found.framework_cpu_s = used("own")
     found.engine_cpu_s = used("engine")
     found.harness_cpu_s = used("harness")
-    machine_s, sandbox_s = used("machine"), used("sandbox")
     duration_s = end_s - begin_s
-    if machine_s is not None and sandbox_s is not None and found.harness_cpu_s is not None:
-        others_s = sandbox_s + found.harness_cpu_s + (found.engine_cpu_s or 0.0)
-        found.rest_cpu_s = max(0.0, machine_s - others_s)
+    shares = recording.cpu_shares(begin_s, end_s)
+    if shares is not None and used("sandbox") is not None and found.harness_cpu_s is not None:
+        found.rest_cpu_s = shares["rest"]
         if duration_s >= JUDGED_FROM_S and found.rest_cpu_s > quiet_cores(cores) * duration_s:
             found.flags.append(f"neighbour_busy: {found.rest_cpu_s / duration_s:.2f} cores at the mean")
     if found.harness_cpu_s is not None and duration_s >= JUDGED_FROM_S:

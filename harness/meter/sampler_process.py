@@ -46,10 +46,13 @@ class Number:
         try:
             if self._fd == MISSING:
                 self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-            return int(os.pread(self._fd, 64, 0))
-        except (OSError, ValueError):
+            return self.parse(os.pread(self._fd, 64, 0))
+        except (OSError, ValueError, IndexError):
             self.close()
             return MISSING
+
+    def parse(self, content: bytes) -> int:
+        return int(content)
 
     def close(self) -> None:
         if self._fd != MISSING:
@@ -61,15 +64,9 @@ class Number:
 class GroupTime(Number):
     """CPU time of a control group in nanoseconds: a number (version 1), or a line of microseconds (version 2)."""
 
-    def read(self) -> int:
-        try:
-            if self._fd == MISSING:
-                self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-            words = os.pread(self._fd, 64, 0).split()
-            return int(words[1]) * 1000 if words[0] == b"usage_usec" else int(words[0])
-        except (OSError, ValueError, IndexError):
-            self.close()
-            return MISSING
+    def parse(self, content: bytes) -> int:
+        words = content.split()
+        return int(words[1]) * 1000 if words[0] == b"usage_usec" else int(words[0])
 
 
 class Columns:

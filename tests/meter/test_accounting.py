@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import pytest
 
-from harness.meter.accounting import PERIODS_FOR_A_FIGURE, Curve
+from harness.meter.accounting import PERIODS_FOR_A_FIGURE, Curve, peak_w
 from harness.meter.readings import Instrument, Readings
 
 RAPL = Instrument("rapl", "cpu", "counter", period_s=0.001, oldest_s=0.002, wraps_at_j=262_143.3, most_w=600)
@@ -197,7 +197,7 @@ def test_samples_of_power_are_integrated() -> None:
     curve = Curve(METER, sampled(lambda t: 100 + t, 100))
     assert curve.energy(10, 90).joules == pytest.approx(80 * 150)
     assert curve.energy(10.25, 10.75).joules == pytest.approx(0.5 * 110.5)
-    assert curve.peak_w(10, 90) == pytest.approx(189.5)
+    assert peak_w([curve], 10, 90) == pytest.approx(189.5)
 
 
 @pytest.mark.parametrize("bad", [None, -5.0, 1e9, math.nan], ids=["silent", "negative", "absurd", "nan"])

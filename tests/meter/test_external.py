@@ -15,7 +15,8 @@ import pytest
 from harness.errors import MachineError, UserError
 from harness.meter import external
 from harness.meter.accounting import Curve
-from harness.meter.external import BadReading, ExternalMeter, find_watts, watts_of
+from harness.meter.external import ExternalMeter
+from harness.meter.watts import BadReading, find_watts, watts_of
 
 PYTHON = f"command:{sys.executable} -u -c"
 
