@@ -98,7 +98,8 @@ def test_a_run_ends_within_its_limits_with_its_right_name(harness, answers, sett
 
 def test_a_killed_sweep_resumes_with_no_run_lost_or_doubled(harness) -> None:
     script = harness.script(bash("sleep 1"), SUBMIT, when_exhausted="loop")
-    words = ["sweep", "--agents", "mini-swe-agent,oracle,nop", "--models", script, "--tasks", "smoke", "--limit", "2"]
+    words = ["sweep", "--agents", "oracle,nop,mini-swe-agent", "--models", script, "--tasks", "smoke", "--limit", "2"]
+    words += ["--order", "listed"]  # so that the slow agent is at work when the four short runs are on record
     process = harness.popen(*words)
     database = harness.runs / "harness.db"
     deadline = time.monotonic() + 120
