@@ -53,6 +53,9 @@ FLAGS: dict[str, Flag] = {
     "tokens_incomplete": Flag(
         "the engine did not count all of a call (mostly one that was aborted or failed); the sums are of what is known"
     ),
+    "workdir_unwatched": Flag(
+        "the sandbox could not watch the work directory, so what its steps changed is unknown to the search for loops"
+    ),
     "answers_truncated": Flag("an answer was cut by its longest length or the window, or a prompt did not fit"),
     # What the agent left.
     "patch_left_out_large_files": Flag(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ SOCKET_NAME = "gateway.sock"
 SOCKET_DIR = "/run/harness"
 ENDPOINT = "http://127.0.0.1:11434"
 FORWARDER_START_S = 20.0
-READY = b"ready "  # and the port
+READY = re.compile(rb"^ready \d+(?: unwatched: (.*))?\n", re.MULTILINE)
 
 MESSAGE_CHARACTERS, DETAILS_CHARACTERS = 1_000, 10_000  # what a row of the database keeps; out.tar has all of it
 
@@ -56,7 +57,8 @@ class Visit:
             AGENT: self.planned.agent.folder,
         }
         if self.key is not None:
-            entries[f"{HOME}/forward.py"] = paths.PACKAGE / "sandbox" / "forward.py"
+            for name in ("forward.py", "watch.py"):
+                entries[f"{HOME}/{name}"] = paths.PACKAGE / "sandbox" / name
         if self.planned.agent.is_oracle:
             entries |= task.solution_files(f"{HOME}/solution")
             entries |= task.solution_files("/solution")  # where Harbor's own solutions expect themselves
@@ -71,15 +73,18 @@ class Visit:
             mounts.append(Mount(SOCKET_DIR, socket_dir, type="bind", read_only=True))
         return mounts
 
-    def start_forwarder(self, container: Container) -> None:
-        """Start the loopback port that leads to the gateway and wait until it listens. Raises SandboxError."""
+    def start_forwarder(self, container: Container) -> str | None:
+        """Start the loopback port that leads to the gateway and wait until it listens.
+
+        Returns why the work directory can't be watched, if so. Raises SandboxError.
+        """
         assert self.bundle is not None
         ready, output = threading.Event(), bytearray()
-        argv = [self.bundle.python, f"{HOME}/forward.py"]
+        argv = [self.bundle.python, f"{HOME}/forward.py", self.workdir]
 
         def hear(chunk: bytes) -> None:
             output.extend(chunk)
-            if output.startswith(READY) or b"\n" + READY in output:
+            if READY.search(output):
                 ready.set()
 
         def forward() -> None:
@@ -89,9 +94,11 @@ class Visit:
                 ready.set()
 
         threading.Thread(target=forward, name="forwarder", daemon=True).start()
-        if not ready.wait(FORWARDER_START_S) or READY not in output:
+        word = READY.search(output) if ready.wait(FORWARDER_START_S) else None
+        if word is None:
             said = output.decode(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
             raise SandboxError(f"the way to the gateway can't be opened in the sandbox: {said[0]}")
+        return word[1].decode(errors="replace") if word[1] else None
 
     def begin(self, container: Container, sink: Callable[[bytes], None]) -> Running:
         """Start the agent, its output to `sink`."""

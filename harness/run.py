@@ -193,8 +193,8 @@ def _agent_stage(
                 mounts=visit.mounts(str(socket_dir) if door else None),
             ) as container:  # fmt: skip
                 history.check(container, prepared.workdir, prepared.base)
-                if door:
-                    visit.start_forwarder(container)
+                if door and (trouble := visit.start_forwarder(container)):
+                    finished.flags.append(f"workdir_unwatched: {trouble}")
                 engine_bytes = model.engine.memory_bytes if model else None
                 watch = UsageWatch(container, engine_bytes)
                 targets = Targets(bench.meter, watch.group, model.engine.pids if model else None)

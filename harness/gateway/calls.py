@@ -42,6 +42,7 @@ class Call:
     ask: Ask
     request_bytes: int
     arrived: float
+    workdir: str | None = None
     index: int = -1
     began: float = 0.0
     started_at: str = ""
@@ -351,6 +352,7 @@ class Calls:
             tool_calls=len(call.answer.tool_calls),
             request_bytes=call.request_bytes,
             refused_tokens=call.refused_tokens,
+            workdir=call.workdir,
         )
         self.records.append(call.record)
 

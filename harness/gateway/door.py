@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import hmac
 import logging
+import re
 import secrets
 import threading
 import time
@@ -34,6 +35,8 @@ log = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 16 * 2**20
 ABORT_S = 1.0  # within which nothing is left decoding upstream
+
+_FINGERPRINT = re.compile(rb"[0-9a-f]{16}")
 
 _READERS: dict[str, Callable[[Mapping[str, Any], Policy], tuple[Any, Reply] | bytes]] = {
     "/v1/chat/completions": openai.read_chat,
@@ -151,7 +154,7 @@ class Door:
         except Refusal as refusal:
             await self._calls.refuse(refusal.failure, dialect, asked, len(body), out)
             return
-        call = Call(ask, len(body), arrived)
+        call = Call(ask, len(body), arrived, _fingerprint(scope))
         watcher = asyncio.create_task(_watch(receive, call))
         task = asyncio.current_task()
         assert task is not None
@@ -242,6 +245,14 @@ def _path(path: str) -> str:
     """The path as the table has it: without a trailing slash, OpenAI's with its /v1 also where left out."""
     path = path.rstrip("/") or "/"
     return f"/v1{path}" if path in ("/chat/completions", "/models") else path
+
+
+def _fingerprint(scope: Scope) -> str | None:
+    """Of the work directory, as the forwarder put it first; anything else that stands there is nothing."""
+    for name, value in scope["headers"]:
+        if name == b"x-harness-workdir":
+            return value.decode() if _FINGERPRINT.fullmatch(value) else None
+    return None
 
 
 async def _read(receive: Receive) -> bytes | None:

@@ -67,6 +67,7 @@ class CallRecord:
     tool_calls: int  # in the answer
     request_bytes: int
     refused_tokens: int | None = None  # of a prompt that did not fit; no work was done on it
+    workdir: str | None = None  # fingerprint of the work directory when the request came; the sandbox's word: untrusted
 
 
 @dataclass(frozen=True)

@@ -135,6 +135,8 @@ COLUMNS: dict[str, dict[str, str]] = {
         "request_bytes": "size of the request's body",
         "asked": "JSON: sampling and limits that the framework asked for and did not get",
         "refused_tokens": "tokens of a prompt that did not fit the window, where the engine tells them",
+        "workdir": "fingerprint of the work directory when the call came (all zero: as at the start), told by the "
+        "sandbox itself and so untrusted",
     },
     "energy": {
         "run_id": "the run it belongs to",

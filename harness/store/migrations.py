@@ -403,3 +403,13 @@ def m004_energy_in_parts(db: Database) -> None:
          AND net.layer = 'net' AND net.phase = 'agent' AND net.component = 'total';
     """,
     )
+
+
+@migration
+def m005_what_changed_between_calls(db: Database) -> None:
+    run_script(
+        db,
+        """
+    ALTER TABLE calls ADD COLUMN workdir TEXT;
+    """,
+    )

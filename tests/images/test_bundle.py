@@ -22,7 +22,7 @@ from harness.errors import HarnessError, MachineError
 from harness.images import bases, bundle, network
 from harness.manifests import Agent, load_agent
 from harness.paths import builtin
-from harness.sandbox import forward
+from harness.sandbox import forward, watch
 from harness.sandbox.daemon import KIND, OWNER, connect
 
 SUITES = ("bullseye", "bookworm", "trixie")
@@ -260,6 +260,7 @@ def run_agent(
         "opt/harness/instruction.md": b"add() subtracts.",
         "opt/harness/agent/run.py": runner,
         "opt/harness/forward.py": Path(forward.__file__).read_bytes(),
+        "opt/harness/watch.py": Path(watch.__file__).read_bytes(),
         "opt/harness/out/.keep": b"",
     }
     environment = {"HARNESS_TASK_FILE": "/opt/harness/task.json", "HOME": "/root"}
@@ -270,7 +271,7 @@ def run_agent(
         Path(folder).chmod(0o755)
         with sandbox(client, image, ready, folder) as container:
             put(container, files)
-            forwarder = container.exec_run([ready.python, "/opt/harness/forward.py"], stream=True).output
+            forwarder = container.exec_run([ready.python, "/opt/harness/forward.py", "/testbed"], stream=True).output
             assert next(forwarder).startswith(b"ready")
             code, output = container.exec_run(
                 [ready.python, "/opt/harness/agent/run.py"], workdir="/testbed", environment=environment

@@ -6,33 +6,38 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from harness.sandbox import forward
+from harness.sandbox.watch import NOTHING
 
-START = (
-    "import asyncio, importlib.util, sys;"
-    "spec = importlib.util.spec_from_file_location('forward', sys.argv[1]);"
-    "forward = importlib.util.module_from_spec(spec); spec.loader.exec_module(forward);"
-    "asyncio.run(forward.serve(0, sys.argv[2]))"
-)
+START = """
+import asyncio, os, sys
+sys.path.insert(0, os.path.dirname(sys.argv[1]))
+import forward
+asyncio.run(forward.serve(0, sys.argv[2], sys.argv[3]))
+"""
+REQUEST = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"
 
 
 @pytest.fixture
 def door(tmp_path: Path) -> Iterator[tuple[int, socket.socket]]:
     """The port that the forwarder listens on, and the listening socket at the gateway's end."""
     path = tmp_path / "gateway.sock"
+    (tmp_path / "work").mkdir()
     with socket.socket(socket.AF_UNIX) as gateway:
         gateway.bind(str(path))
         gateway.listen()
         gateway.settimeout(10)
         # -I -S: with nothing but the standard library, as in a sandbox.
         process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", START, forward.__file__, str(path)],
+            [sys.executable, "-I", "-S", "-c", START, forward.__file__, str(path), str(tmp_path / "work")],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -140,3 +145,58 @@ def test_without_a_gateway_the_client_is_sent_away(door: tuple[int, socket.socke
     gateway.close()
     with socket.create_connection(("127.0.0.1", port), timeout=10) as client, suppress(ConnectionResetError):
         assert client.recv(100) == b""
+
+
+def exchange(client: socket.socket, served: socket.socket, *pieces: bytes) -> bytes:
+    """Send a request in pieces, answer it, and return what the gateway got of it."""
+    got = b""
+    for piece in pieces:
+        client.sendall(piece)
+        time.sleep(0.05)
+    while REQUEST[-9:] not in got:
+        got += served.recv(65536)
+    served.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+    assert client.recv(100)
+    return got
+
+
+def fingerprint(got: bytes) -> str:
+    line, header, *rest = got.split(b"\r\n")
+    assert b"\r\n".join([line, *rest]) == REQUEST  # nothing else of it was touched
+    name, value = header.decode().split(": ")
+    assert name == "X-Harness-Workdir"
+    return value
+
+
+def test_each_request_carries_the_work_directorys_fingerprint(door: tuple[int, socket.socket], tmp_path: Path) -> None:
+    client, served = connect(door)
+    with closing(client), closing(served):
+        seen = [fingerprint(exchange(client, served, REQUEST))]
+        (tmp_path / "work" / "file").write_text("1")
+        seen += [fingerprint(exchange(client, served, REQUEST)) for _ in range(2)]
+        (tmp_path / "work" / "file").unlink()
+        seen.append(fingerprint(exchange(client, served, REQUEST)))
+    assert seen[0] == seen[3] == NOTHING
+    assert seen[1] == seen[2] != NOTHING
+
+
+@pytest.mark.parametrize("cuts", [(1,), (5, 20), (33, 34), (40, 60)])
+def test_a_request_that_comes_in_pieces_carries_it_too(door: tuple[int, socket.socket], cuts: tuple[int, ...]) -> None:
+    edges = [0, *cuts, len(REQUEST)]
+    client, served = connect(door)
+    with closing(client), closing(served):
+        pieces = [REQUEST[begin:end] for begin, end in pairwise(edges)]
+        assert [fingerprint(exchange(client, served, *pieces)) for _ in range(2)] == [NOTHING, NOTHING]
+
+
+def test_a_body_that_waits_for_leave_stays_as_it_is(door: tuple[int, socket.socket]) -> None:
+    client, served = connect(door)
+    head, body = REQUEST[:-2], REQUEST[-2:]
+    with closing(client), closing(served):
+        client.sendall(head)
+        assert b"X-Harness-Workdir" in served.recv(65536)
+        served.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+        assert client.recv(100)
+        client.sendall(body)
+        client.shutdown(socket.SHUT_WR)
+        assert read_all(served) == body
