@@ -1,0 +1,106 @@
+"""What came of a step: its text, what of it counts when two are compared, and what it says about the answer."""
+
+from __future__ import annotations
+
+import json
+import re
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+LONGEST = 32_768  # characters that are compared: half from the front, half from the end
+MOST_LINES = 2_000
+
+ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r(?!\n)")
+MONTHS = "Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec"
+# What differs each time though the outcome is the same. Other numbers stay: five failures are not three.
+VOLATILE = re.compile(
+    r"(?P<moment>\b\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d)?(?:[.,]\d+)?(?:Z|[ ]?[+-]\d\d:?\d\d)?)?"
+    rf"|\b(?:{MONTHS})\s+\d{{1,2}}(?:\s+\d\d:\d\d(?::\d\d)?(?:\s+[A-Z]{{3,4}})?)?(?:\s+\d{{4}})?\b"
+    r"|\b\d\d?:\d\d:\d\d(?:[.,]\d+)?\b)"
+    r"|(?P<time>\b(?:\d+m)?\d+(?:\.\d+)?\s?(?:ns|us|µs|ms|s|secs?|seconds?|minutes?)\b)"
+    r"|(?P<address>\b0x[0-9a-fA-F]+\b)"
+    r"|(?P<path>/(?:var/)?tmp/[^\s'\":,;)\]]+)"
+    r"|(?P<uuid>\b[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}\b)"
+    r"|(?P<hash>\b(?=[0-9a-f]*\d)(?=[0-9a-f]*[a-f])[0-9a-f]{12,64}\b)"
+    r"|(?P<process>\b[Pp][Ii][Dd][ =:]+\d+|^\[\d+\]\s+\d+$)"
+    r"|(?P<epoch>\b1[5-9]\d{8}(?:\d{3}|\.\d+)?\b)",
+    re.MULTILINE,
+)
+
+# The frames that frameworks put around what a command printed: what stands within is the command's word.
+FRAMES = re.compile(r"\s*(?:<returncode>|<observation>|<output>|OBSERVATION:|EXECUTION RESULT of|Observation:)")
+
+UNREADABLE = re.compile(
+    r"format error|format was|not (?:been )?(?:properly |correctly )?formatted|did not conform"
+    r"|(?:exactly|only) (?:one|1|ONE) (?:action|command|tool call|bash|code block)"
+    r"|(?:not|n't) (?:use|contain|include|make|call|have) any (?:tool|function|action|command|code)"
+    r"|no (?:tool|function) calls? (?:was |were )?found|multiple tool calls"
+    r"|error in code parsing|code snippet is invalid"
+    r"|(?:api|tool|function) calls? (?:seems?|is|are|were) (?:not|in)\s?valid"
+    r"|(?:could|can|cannot|was|were)(?: ?not|n't) (?:be )?(?:parse|read|understood)"
+    r"|(?:failed|unable) to parse|invalid (?:json|tool call|action|response format|function call)"
+    r"|unknown (?:tool|action|function)|tool '?[\w.-]+'? (?:was |is )?not found"
+    r"|error validating (?:the )?(?:args|arguments|parameters|tool)|missing required param"
+    r"|output token limit|search/replace blocks? failed",
+    re.IGNORECASE,
+)
+COMPLAINT_CHARACTERS = 400  # within which a framework says that it could not read an answer
+
+FAILED = re.compile(
+    r"<returncode>-?[1-9]\d*|exit(?:ed with)? (?:code|status)[ :=]*-?[1-9]\d*"
+    r"|command not found|no such file or directory|permission denied|syntax error|is not recognized"
+    r"|^Traceback \(most recent call last\)|^\w*(?:Error|Exception)\b|^(?:\S+: )?(?:error|fatal)\b:?|^usage: ",
+    re.IGNORECASE | re.MULTILINE,
+)
+
+
+def text_of(content: object) -> str:
+    """A message's content as text. What is not text is named, not shown."""
+    if content is None:
+        return ""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        return "\n".join(_part(part) for part in content)
+    return json.dumps(content, sort_keys=True, default=str)
+
+
+def _part(part: object) -> str:
+    if isinstance(part, Mapping):
+        text = part.get("text", part.get("content"))
+        return text if isinstance(text, str) else f"[{part.get('type', 'part')}]"
+    return str(part)
+
+
+def observation_of(messages: Sequence[Mapping[str, Any]]) -> str:
+    """What the messages say that came after an answer, the model's own among them left out."""
+    return "\n".join(text_of(message.get("content")) for message in messages if message.get("role") != "assistant")
+
+
+def compared(observation: str) -> str:
+    """The text by which outcomes are compared: what is volatile masked, a very long one by its ends and its length."""
+    text = observation.strip()
+    if len(text) > LONGEST:
+        half = LONGEST // 2
+        text = f"{text[:half]}\n<{len(text)} characters>\n{text[-half:]}"
+    if "\x1b" in text or "\r" in text:
+        text = ESCAPES.sub("", text)
+    return VOLATILE.sub(lambda match: f"<{match.lastgroup}>", text)
+
+
+def lines_of(outcome: str) -> tuple[int, ...]:
+    """A number for each different line that says something: what is new is told by these."""
+    lines = {line.strip() for line in outcome.splitlines()[:MOST_LINES]}
+    return tuple(zlib.crc32(line.encode("utf-8", "replace")) for line in lines if any(map(str.isalnum, line)))
+
+
+def is_complaint(observation: str) -> bool:
+    """Whether the framework says that it could not read the answer as an action."""
+    beginning = observation[:COMPLAINT_CHARACTERS]
+    return FRAMES.match(beginning) is None and UNREADABLE.search(beginning) is not None
+
+
+def is_failure(observation: str) -> bool:
+    """Whether what came of an action reads as an error."""
+    return FAILED.search(observation[:LONGEST]) is not None

@@ -1,0 +1,150 @@
+"""Calls into steps, one at a time: while a run goes on in the gateway, and afterwards from its journal.
+
+A call's answer is the beginning of a step; what came of it stands in the next request of the same conversation. One
+run may hold several conversations (threads): frameworks ask a second model of themselves, start anew, or cut theirs
+down. A request belongs to the thread whose last request it continues, word for word; failing that, to one that began
+with the same two messages; else it begins a thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from harness.analysis.steps.actions import Action, actions_of
+from harness.analysis.steps.observations import compared, is_complaint, is_failure, lines_of, observation_of
+from harness.analysis.steps.wording import repeated_share
+
+Message = Mapping[str, Any]
+Request = Literal["first", "next", "again", "cut_down"]
+MOST_THREADS = 64  # that began with the same message and are looked at
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One answer of the model, what it asks for, and what came of it."""
+
+    call: int  # index of the call
+    thread: int
+    request: Request  # again: word for word the one before; cut_down: less than the one before
+    status: str  # of the call; without "ok" there is no answer
+    actions: tuple[Action, ...]
+    action: str  # their keys; empty for talk alone
+    text: str
+    repeated: float  # share of the answer's words that repeat what stood before in it
+    words: int
+    cut: bool  # by the longest answer
+    observation: str | None  # None: nothing came back, as of the last step, or one whose answer was thrown away
+    outcome: str | None  # the observation, as it is compared
+    lines: tuple[int, ...]  # of the outcome
+    unreadable: bool  # the framework says that it could not read the answer
+    failed: bool  # the outcome reads as an error
+    before: str | None  # fingerprints of the work directory, before and after; None: not known
+    after: str | None
+
+
+@dataclass(slots=True)
+class _Answer:
+    call: int
+    request: Request
+    status: str
+    text: str
+    tool_calls: Sequence[Mapping[str, Any]]
+    cut: bool
+    before: str | None
+
+
+@dataclass(slots=True)
+class _Thread:
+    number: int
+    messages: Sequence[Message]
+    open: _Answer | None = None
+
+
+@dataclass
+class Rebuild:
+    """Feed it `asked` and `answered` for each call in order, then `ended` once."""
+
+    _threads: dict[str, list[_Thread]] = field(default_factory=dict)
+    _number: int = 0
+    _asking: tuple[_Thread, Request] | None = None
+    _before: str | None = None
+
+    def asked(self, messages: Sequence[Message], workdir: str | None) -> Step | None:
+        """A request came. Returns the step that it completes: the one whose outcome it tells."""
+        self._before = workdir
+        head = str(messages[0]) if messages else ""
+        candidates = self._threads.setdefault(head, [])
+        thread, request = self._find(candidates, messages)
+        if thread is None:
+            thread = _Thread(self._number, messages)
+            self._number += 1
+            candidates.append(thread)
+            del candidates[:-MOST_THREADS]
+            self._asking = thread, "first"
+            return None
+        came = () if request == "again" else _new(thread.messages, messages)
+        step = _step(thread, came, workdir)
+        thread.messages, thread.open = messages, None
+        self._asking = thread, request
+        return step
+
+    def answered(self, call: int, status: str, text: str, tool_calls: Sequence[Mapping[str, Any]], cut: bool) -> None:
+        """What became of the request that was asked last."""
+        assert self._asking is not None
+        thread, request = self._asking
+        thread.open = _Answer(call, request, status, text, tool_calls, cut, self._before)
+
+    def ended(self) -> list[Step]:
+        """The run is over: the steps of which nothing came back, in the order of their calls."""
+        threads = [thread for group in self._threads.values() for thread in group]
+        steps = [step for thread in threads if (step := _step(thread, None, None)) is not None]
+        return sorted(steps, key=lambda step: step.call)
+
+    def _find(self, candidates: Sequence[_Thread], messages: Sequence[Message]) -> tuple[_Thread | None, Request]:
+        for thread in reversed(candidates):
+            length = len(thread.messages)
+            if len(messages) >= length and list(messages[:length]) == list(thread.messages):
+                return thread, "again" if len(messages) == length else "next"
+        for thread in reversed(candidates):
+            if len(messages) > 1 and len(thread.messages) > 1 and messages[1] == thread.messages[1]:
+                return thread, "cut_down" if len(messages) < len(thread.messages) else "next"
+        return None, "first"
+
+
+def _new(known: Sequence[Message], messages: Sequence[Message]) -> Sequence[Message]:
+    """The messages that came after the last answer."""
+    if list(messages[: len(known)]) == list(known):
+        return messages[len(known) :]
+    last = max((number for number, message in enumerate(messages) if message.get("role") == "assistant"), default=-1)
+    return messages[last + 1 :] if last >= 0 else messages[2:]
+
+
+def _step(thread: _Thread, came: Sequence[Message] | None, after: str | None) -> Step | None:
+    answer = thread.open
+    if answer is None:
+        return None
+    actions = actions_of(answer.text, answer.tool_calls)
+    observation = observation_of(came) if came else None
+    outcome = compared(observation) if observation is not None else None
+    repeated, words = repeated_share(answer.text)
+    return Step(
+        call=answer.call,
+        thread=thread.number,
+        request=answer.request,
+        status=answer.status,
+        actions=actions,
+        action="\n".join(action.key for action in actions),
+        text=answer.text,
+        repeated=repeated,
+        words=words,
+        cut=answer.cut,
+        observation=observation,
+        outcome=outcome,
+        lines=lines_of(outcome) if outcome else (),
+        unreadable=observation is not None and is_complaint(observation),
+        failed=observation is not None and is_failure(observation),
+        before=answer.before,
+        after=after,
+    )
