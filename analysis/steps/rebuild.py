@@ -22,44 +22,49 @@ MOST_THREADS = 64  # that began with the same message and are looked at
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """One answer of the model, what it asks for, and what came of it."""
+class Answer:
+    """One answer of the model (or a call that failed) and what it asks for: a step that has only begun."""
 
     call: int  # index of the call
     thread: int
     request: Request  # again: word for word the one before; cut_down: less than the one before
     status: str  # of the call; without "ok" there is no answer
+    text: str
     actions: tuple[Action, ...]
     action: str  # their keys; empty for talk alone
-    text: str
-    repeated: float  # share of the answer's words that repeat what stood before in it
+    repeated: float  # share of the answer's words that it says over and over
     words: int
     cut: bool  # by the longest answer
-    observation: str | None  # None: nothing came back, as of the last step, or one whose answer was thrown away
+    before: str | None  # fingerprint of the work directory when the request came; None: not known
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """An answer and what came of it."""
+
+    said: Answer
+    observation: str | None  # None: nothing came back
+    discarded: bool  # nothing came back, and the same was asked again
     outcome: str | None  # the observation, as it is compared
     lines: tuple[int, ...]  # of the outcome
     unreadable: bool  # the framework says that it could not read the answer
     failed: bool  # the outcome reads as an error
-    before: str | None  # fingerprints of the work directory, before and after; None: not known
-    after: str | None
+    after: str | None  # fingerprint of the work directory when the outcome came; None: not known
 
+    @property
+    def call(self) -> int:
+        return self.said.call
 
-@dataclass(slots=True)
-class _Answer:
-    call: int
-    request: Request
-    status: str
-    text: str
-    tool_calls: Sequence[Mapping[str, Any]]
-    cut: bool
-    before: str | None
+    @property
+    def thread(self) -> int:
+        return self.said.thread
 
 
 @dataclass(slots=True)
 class _Thread:
     number: int
     messages: Sequence[Message]
-    open: _Answer | None = None
+    open: Answer | None = None
 
 
 @dataclass
@@ -84,22 +89,38 @@ class Rebuild:
             del candidates[:-MOST_THREADS]
             self._asking = thread, "first"
             return None
-        came = () if request == "again" else _new(thread.messages, messages)
-        step = _step(thread, came, workdir)
+        again = request == "again"
+        step = _step(thread.open, () if again else _new(thread.messages, messages), again, workdir)
         thread.messages, thread.open = messages, None
         self._asking = thread, request
         return step
 
-    def answered(self, call: int, status: str, text: str, tool_calls: Sequence[Mapping[str, Any]], cut: bool) -> None:
+    def answered(self, call: int, status: str, text: str, tool_calls: Sequence[Mapping[str, Any]], cut: bool) -> Answer:
         """What became of the request that was asked last."""
         assert self._asking is not None
         thread, request = self._asking
-        thread.open = _Answer(call, request, status, text, tool_calls, cut, self._before)
+        actions = actions_of(text, tool_calls)
+        said = "\n".join([text, *(action.text for action in actions)]) if tool_calls else text
+        repeated, words = repeated_share(said)
+        thread.open = Answer(
+            call=call,
+            thread=thread.number,
+            request=request,
+            status=status,
+            text=text,
+            actions=actions,
+            action="\n".join(action.key for action in actions),
+            repeated=repeated,
+            words=words,
+            cut=cut,
+            before=self._before,
+        )
+        return thread.open
 
     def ended(self) -> list[Step]:
         """The run is over: the steps of which nothing came back, in the order of their calls."""
         threads = [thread for group in self._threads.values() for thread in group]
-        steps = [step for thread in threads if (step := _step(thread, None, None)) is not None]
+        steps = [step for thread in threads if (step := _step(thread.open, (), False, None)) is not None]
         return sorted(steps, key=lambda step: step.call)
 
     def _find(self, candidates: Sequence[_Thread], messages: Sequence[Message]) -> tuple[_Thread | None, Request]:
@@ -121,30 +142,18 @@ def _new(known: Sequence[Message], messages: Sequence[Message]) -> Sequence[Mess
     return messages[last + 1 :] if last >= 0 else messages[2:]
 
 
-def _step(thread: _Thread, came: Sequence[Message] | None, after: str | None) -> Step | None:
-    answer = thread.open
-    if answer is None:
+def _step(said: Answer | None, came: Sequence[Message], again: bool, after: str | None) -> Step | None:
+    if said is None:
         return None
-    actions = actions_of(answer.text, answer.tool_calls)
     observation = observation_of(came) if came else None
     outcome = compared(observation) if observation is not None else None
-    repeated, words = repeated_share(answer.text)
     return Step(
-        call=answer.call,
-        thread=thread.number,
-        request=answer.request,
-        status=answer.status,
-        actions=actions,
-        action="\n".join(action.key for action in actions),
-        text=answer.text,
-        repeated=repeated,
-        words=words,
-        cut=answer.cut,
+        said=said,
         observation=observation,
+        discarded=again,
         outcome=outcome,
         lines=lines_of(outcome) if outcome else (),
         unreadable=observation is not None and is_complaint(observation),
         failed=observation is not None and is_failure(observation),
-        before=answer.before,
         after=after,
     )

@@ -204,7 +204,7 @@ def test_an_outcome_stands_in_the_next_request() -> None:
     first = [SYSTEM, ISSUE]
     second = [*first, model("```sh\nls\n```"), user("a.py")]
     steps = rebuilt((first, "```sh\nls\n```"), (second, "```sh\ncat a.py\n```"))
-    assert [(step.action, step.observation, step.thread, step.request) for step in steps] == [
+    assert [(step.said.action, step.observation, step.thread, step.said.request) for step in steps] == [
         ("$ ls", "a.py", 0, "first"),
         ("$ cat a.py", None, 0, "next"),
     ]
@@ -219,7 +219,11 @@ def test_an_answer_that_is_not_kept_is_a_step_all_the_same() -> None:
 
 def test_the_same_request_again_has_no_outcome() -> None:
     steps = rebuilt(*[([SYSTEM, ISSUE], f"answer {number}") for number in range(3)])
-    assert [(step.request, step.observation) for step in steps] == [("first", None), ("again", None), ("again", None)]
+    assert [(step.said.request, step.observation, step.discarded) for step in steps] == [
+        ("first", None, True),
+        ("again", None, True),
+        ("again", None, False),
+    ]
 
 
 def test_two_conversations_side_by_side_keep_their_own_outcomes() -> None:
@@ -236,7 +240,7 @@ def test_a_conversation_that_is_cut_down_goes_on() -> None:
     second = [*first, model("a"), user("1"), model("b"), user("2")]
     third = [*first, user("Summary: a and b were tried."), model("c"), user("3")]
     steps = rebuilt((first, "a"), (second, "c"), (third, "d"))
-    assert [(step.request, step.observation) for step in steps] == [
+    assert [(step.said.request, step.observation) for step in steps] == [
         ("first", "1\n2"),
         ("next", "3"),
         ("cut_down", None),
