@@ -26,6 +26,7 @@ from harness.gateway.server import Door
 from harness.grading.grade import Grade, grade
 from harness.grading.trial import Cancelled
 from harness.images.prepare import Prepared
+from harness.meter.budget import EnergyBudget
 from harness.meter.run_energy import RunEnergy, Windows, clocks_apart, none, run_energy
 from harness.meter.usage import Targets, Usage, UsageWatch
 from harness.outcome import EndedBy
@@ -203,8 +204,10 @@ def _agent_stage(
                 watch.start()
                 targets.mark()
                 agent_from = time.monotonic()
+                limit_j = plan.spec.max_energy_j
+                budget = EnergyBudget(bench.meter, limit_j) if bench.meter and limit_j else None
                 try:
-                    stopped = _watch(bench, container, visit, door, watch, targets, output.add, finished)
+                    stopped = _watch(bench, container, visit, door, watch, targets, budget, output.add, finished)
                 finally:
                     ended = time.monotonic()
                     targets.mark()
@@ -248,6 +251,7 @@ def _watch(
     door: Door | None,
     usage: UsageWatch,
     targets: Targets,
+    budget: EnergyBudget | None,
     sink: Callable[[bytes], None],
     finished: Finished,
 ) -> tuple[EndedBy, str] | None:
@@ -264,6 +268,8 @@ def _watch(
         elif usage.usage.disk_full.is_set():
             wrote, limit = (usage.usage.disk_bytes or 0) >> 20, container.limits.disk_bytes >> 20
             reason = ("disk_full", f"the sandbox wrote {wrote} MB, its limit is {limit} MB")
+        elif budget and (used_up := budget.exceeded()):
+            reason = ("budget_energy", used_up)
         elif time.monotonic() > deadline:
             reason = ("timeout", f"the time limit of {bench.plan.spec.time_limit_s:g} s was reached")
     if reason:

@@ -87,6 +87,8 @@ class Spec(BaseModel):
     """Unset: 0.0, or 0.7 with repeats, since equal repeats would measure nothing."""
     top_p: Annotated[Number, Field(gt=0, le=1)] | None = None
     """Unset: not sent, or 0.95 with repeats."""
+    max_energy_j: Annotated[Number, Field(gt=0)] | None = None
+    """Gross joules of the agent stage, by the source that the run's energy is told by."""
     think: bool = False
     protocol: Literal["auto", "text", "tools"] = "auto"
     """auto: tools where model and agent both have them, else text."""
@@ -103,6 +105,7 @@ FLAGS = {
     "rest_band_c": "--rest-band",
     "idle_s": "--idle",
     "time_limit_s": "--time-limit",
+    "max_energy_j": "--max-energy",
     "memory_bandwidth_gb_s": "--memory-bandwidth",
 }
 """The flags that are not named as their field is."""

@@ -29,6 +29,7 @@ from harness.gateway.server import Gateway
 from harness.images import bundle
 from harness.images.locate import prepare_all
 from harness.images.prepare import IN_USE
+from harness.meter.budget import check_budget
 from harness.meter.external import ExternalMeter
 from harness.meter.meter import External, Meter
 from harness.outcome import ENDINGS, outcome
@@ -158,6 +159,8 @@ def run_sweep(
         clean_up.callback(meter.stop)
         if plan.spec.require == "measured":
             experiment.check_required(meter)
+        if plan.spec.max_energy_j is not None:
+            check_budget(meter, plan.spec.slots)
         carbon = experiment.carbon_of(plan.spec.country)
         check_meter_at(plan)
         prepared = prepare_all(client, plan.suite, runs_dir / "logs", progress.say)

@@ -58,6 +58,7 @@ def sweep(
     time_limit_s: Annotated[float | None, typer.Option("--time-limit", help="Seconds for the agent.")] = None,
     max_calls: Annotated[int | None, typer.Option(help="Calls a run may make.")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Tokens a run may use, in and out.")] = None,
+    max_energy: Annotated[str | None, typer.Option(help="Energy a run may use, as 50kJ.")] = None,
     num_ctx: Annotated[int | None, typer.Option(help="Window in tokens.")] = None,
     num_predict: Annotated[int | None, typer.Option(help="Longest answer in tokens.")] = None,
     temperature: Annotated[float | None, typer.Option(help="Sampling temperature.")] = None,
@@ -85,8 +86,9 @@ def sweep(
         "agents": words(agents), "models": chosen, "tasks": tasks,
         "data": str(data) if data else None, "only": words(only), "limit": limit,
         "repeats": repeats, "seed": seed, "order": order, "rest_s": rest_s, "retries": retries,
-        "time_limit_s": time_limit_s, "max_calls": max_calls, "max_tokens": max_tokens, "num_ctx": num_ctx,
-        "num_predict": num_predict, "temperature": temperature, "top_p": top_p,
+        "time_limit_s": time_limit_s, "max_calls": max_calls, "max_tokens": max_tokens,
+        "max_energy_j": None if max_energy is None else _joules(max_energy),
+        "num_ctx": num_ctx, "num_predict": num_predict, "temperature": temperature, "top_p": top_p,
         "think": None if think is None else think == "on", "protocol": protocol, "cpus": cpus,
         "memory_mb": memory_mb, "disk_mb": disk_mb, "warmup": warmup, "rest_band_c": rest_band_c,
         "control_every": control_every, "when_busy": when_busy, "idle_s": idle_s, "idle_every": idle_every,
@@ -111,6 +113,12 @@ def sweep(
         return
     result, plan = _run(wanted, pull, database, folder, as_json, stored)
     _finish(result, plan, database, folder, as_json)
+
+
+def _joules(text: str) -> float:
+    from harness.meter.budget import joules_of
+
+    return joules_of(text)
 
 
 def _with_rows(wanted: Spec) -> Spec:

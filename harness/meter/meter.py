@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import importlib.util
 import os
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -95,6 +97,17 @@ class Recording:
         }
 
 
+@dataclass
+class _Fresh:
+    """What was read since the last cut."""
+
+    raw: dict[Key, Readings] = field(default_factory=dict)
+    cpu: dict[str, Readings] = field(default_factory=dict)
+    slow: Group = field(default_factory=Group)
+    gpu_users: list[list[int]] = field(default_factory=list)
+    lost: str | None = None
+
+
 class Meter:
     """The instruments of a sweep. Made once; `stop` ends everything it started."""
 
@@ -126,6 +139,8 @@ class Meter:
             self._zeus.start()
         self._whole: dict[Key, Amount] = {}  # of the session so far
         self._until: dict[Key, float] = {}  # up to when
+        self._lock = threading.Lock()
+        self._fresh = _Fresh()
         self._kept: dict[Key, Readings] = {}
         self._kept_cpu: dict[str, Readings] = {}
         self._kept_slow = Group()
@@ -210,46 +225,63 @@ class Meter:
 
     def cut(self) -> Recording:
         """Everything that was read since the last cut, and the last seconds before it."""
-        recording = Recording(parts=self.by_key)
+        with self._lock:
+            self._gather()
+            fresh, self._fresh = self._fresh, _Fresh()
+        recording = Recording(parts=self.by_key, lost=fresh.lost, gpu_users=fresh.gpu_users)
+        recording.raw = {key: _joined(self._kept.get(key), fresh.raw.get(key)) for key in recording.parts}
+        recording.curves = {key: Curve(recording.parts[key].instrument, said) for key, said in recording.raw.items()}
+        joined = {
+            name: _joined(self._kept_cpu.get(name), fresh.cpu.get(name)) for name in {*self._kept_cpu, *fresh.cpu}
+        }
+        recording.cpu = {
+            name: Curve(Instrument("proc", name, "model", period_s=1.0), said) for name, said in joined.items()
+        }
+        self._kept = {key: _last(said, KEPT_S) for key, said in recording.raw.items()}
+        self._kept_cpu = {name: _last(said, KEPT_S) for name, said in joined.items()}
+        recording.slow = Group(list(self._kept_slow.times_s), {k: list(v) for k, v in self._kept_slow.columns.items()})
+        recording.slow.extend(fresh.slow)
+        self._kept_slow = fresh.slow
+        return recording
+
+    def look(self) -> dict[Key, Amount]:
+        """Like `whole`, up to now and without a cut: for what has to be known while a run goes on."""
+        with self._lock:
+            self._gather()
+        return self.whole()
+
+    def _gather(self) -> None:
+        """Take what the instruments have read since the last time, and add up its energy."""
+        fresh, parts = self._fresh, self.by_key
         raw: dict[Key, Readings] = {}
-        cpu: dict[str, Readings] = {}
-        slow = Group()
         if self._sampler is not None:
             self._sampler.mark()  # a window that ends now has a reading after its end
             try:
                 sample = self._sampler.take()
             except SamplerLost as error:
-                recording.lost = str(error)
+                fresh.lost = str(error)
             else:
                 rapl, gpu, times = sample.groups["rapl"], sample.groups["gpu"], sample.groups["cpu"]
-                slow = sample.groups["slow"]
                 for name, column in rapl.columns.items():
                     raw["rapl", name] = Readings(rapl.times_s, [_scaled(value, 1e-6) for value in column])
                 for name, column in gpu.columns.items():
                     raw["nvml", name] = Readings(gpu.times_s, [_scaled(value, 1e-3) for value in column])
                 for name, column in times.columns.items():
-                    cpu[name] = Readings(times.times_s, [_scaled(value, 1e-9) for value in column])
-                recording.gpu_users = sample.gpu_users
+                    read = Readings(times.times_s, [_scaled(value, 1e-9) for value in column])
+                    fresh.cpu[name] = _joined(fresh.cpu.get(name), read)
+                fresh.slow.extend(sample.groups["slow"])
+                fresh.gpu_users = sample.gpu_users
         if self._zeus is not None:
             raw |= {("zeus", unit): readings for unit, readings in self._zeus.take().items()}
         if self._carbon is not None:
             raw |= {("codecarbon", unit): readings for unit, readings in self._carbon.take().items()}
         if self._external is not None:
             raw["meter", "wall"] = self._external.take()
-        recording.raw = {key: _joined(self._kept.get(key), raw.get(key)) for key in recording.parts}
-        recording.curves = {key: Curve(recording.parts[key].instrument, said) for key, said in recording.raw.items()}
-        joined = {name: _joined(self._kept_cpu.get(name), cpu.get(name)) for name in {*self._kept_cpu, *cpu}}
-        recording.cpu = {
-            name: Curve(Instrument("proc", name, "model", period_s=1.0), said) for name, said in joined.items()
-        }
-        for key, curve in recording.curves.items():
-            self._add_up(key, curve)
-        self._kept = {key: _last(said, KEPT_S) for key, said in recording.raw.items()}
-        self._kept_cpu = {name: _last(said, KEPT_S) for name, said in joined.items()}
-        recording.slow = Group(list(self._kept_slow.times_s), {k: list(v) for k, v in self._kept_slow.columns.items()})
-        recording.slow.extend(slow)
-        self._kept_slow = slow
-        return recording
+        for key, part in parts.items():
+            before = _last(_joined(self._kept.get(key), fresh.raw.get(key)), KEPT_S)
+            read = raw.get(key) or Readings([], [])
+            self._add_up(key, Curve(part.instrument, _joined(before, read)))
+            fresh.raw[key] = _joined(fresh.raw.get(key), read)
 
     def begin_whole(self) -> None:
         """A session begins now: see `whole`."""
@@ -296,6 +328,5 @@ def _joined(before: Readings | None, now: Readings | None) -> Readings:
 def _last(readings: Readings, seconds: float) -> Readings:
     if not readings.times_s:
         return readings
-    begin = readings.times_s[-1] - seconds
-    at = next(index for index, time_s in enumerate(readings.times_s) if time_s >= begin)
+    at = bisect.bisect_left(readings.times_s, readings.times_s[-1] - seconds)
     return Readings(readings.times_s[at:], readings.values[at:])

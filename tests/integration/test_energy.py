@@ -97,6 +97,15 @@ def test_a_measured_run(harness: Any, tmp_path: Path, counters: None, capsys: py
     assert all(len(series["t_s"]) > 30 for series in kept["series"] if series["source"] == "rapl")
 
 
+def test_a_run_that_uses_up_its_energy_is_ended(harness: Any, tmp_path: Path, counters: None) -> None:
+    agent = harness.agent("slow", "sleep 60")
+    run(tmp_path / "r", agents=agent, idle_s=0.0, max_energy="200J")
+    [row] = rows(tmp_path / "r", "SELECT * FROM runs")
+    assert row["ended_by"] == "budget_energy"
+    assert row["ended_detail"].startswith("the limit of 200 J was reached: ")
+    assert 200 / (PACKAGE_W + DRAM_W) < row["agent_s"] < 30
+
+
 @pytest.mark.network
 def test_the_phases_of_a_run_with_calls(harness: Any, tmp_path: Path, counters: None) -> None:
     answer = {"text": "I look.\n\n```mswea_bash_command\nsleep 0.5\n```\n", "first_token_delay_s": 2.5,
