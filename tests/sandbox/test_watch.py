@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
 
-from harness.sandbox.watch import NOTHING, Watch, originals
+from harness.sandbox import tree
+from harness.sandbox.watch import NOTHING, Watch, is_leftover, originals
 
 
 @pytest.fixture
@@ -102,6 +104,16 @@ def test_leftovers_of_running_code_do_not_count(repository: Path) -> None:
     (repository / "package" / "a.pyc").write_text("1")
     subprocess.run(["git", "-C", str(repository), "rm", "-q", "--cached", "run.sh"], check=True)
     assert watch.fingerprint() == NOTHING
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["__pycache__", "a.pyc", "a.pyo", "a.pyd", "a.py", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".tox",
+     "a.egg-info", "pycache", "cache", "tox", "pyc"],
+)  # fmt: skip
+def test_leftovers_are_what_a_patch_leaves_out_too(name: str) -> None:
+    """The watch runs alone in a sandbox and can't ask the other table."""
+    assert is_leftover(name) == any(fnmatch(name, pattern.rstrip("/")) for pattern in tree.LEFTOVERS)
 
 
 def test_a_file_that_is_still_being_written_counts(repository: Path) -> None:
