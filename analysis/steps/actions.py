@@ -50,6 +50,15 @@ def actions_of(text: str, tool_calls: Sequence[Mapping[str, Any]]) -> tuple[Acti
     return tuple(action for action in found if action.tool not in TALK_TOOLS)
 
 
+def is_clear(text: str, tool_calls: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether an answer asks for one thing in a way that hardly any framework would refuse: what nothing came back of
+    may then have been carried out."""
+    if tool_calls or "<function=" in text or "<code>" in text:
+        return True
+    blocks = [language.lower() for language, _ in BLOCK.findall(text)] if "```" in text else []
+    return len(blocks) == 1 and blocks[0] in SHELL_LANGUAGES
+
+
 def _called(tool_calls: Sequence[Mapping[str, Any]]) -> list[Action]:
     found = []
     for call in tool_calls:

@@ -31,6 +31,11 @@ class Call:
     tool_calls: list[Mapping[str, Any]]
 
     @property
+    def is_request(self) -> bool:
+        """Whether its messages tell what came of an earlier step: also those of the request that met a limit."""
+        return self.is_step or self.status == "limit"
+
+    @property
     def is_step(self) -> bool:
         """False for what the engine was not asked for, and for what the gateway itself tried again."""
         return self.status not in NO_STEPS and not (self.status == "engine_error" and self.http_status is None)
@@ -80,11 +85,10 @@ def steps_of(calls: Iterable[Call]) -> list[Step]:
     rebuild = Rebuild()
     steps = []
     for call in calls:
-        if not call.is_step:
-            continue
-        if (step := rebuild.asked(call.messages, call.workdir)) is not None:
+        if call.is_request and (step := rebuild.asked(call.messages, call.workdir)) is not None:
             steps.append(step)
-        rebuild.answered(call.index, call.status, call.text, call.tool_calls, call.cut)
+        if call.is_step:
+            rebuild.answered(call.index, call.status, call.text, call.tool_calls, call.cut)
     return sorted([*steps, *rebuild.ended()], key=lambda step: step.call)
 
 

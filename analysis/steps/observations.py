@@ -10,8 +10,11 @@ from typing import Any
 
 LONGEST = 32_768  # characters that are compared: half from the front, half from the end
 MOST_LINES = 2_000
+SAYS_SOMETHING = 20  # characters, from which on a line is worth having read: "ok", "root" and "/testbed" are not
 
 SAYING = re.compile(r"\w")
+SETS = re.compile(r"(?<=\{)'[^'{}]*'(?:, '[^'{}]*')+(?=\})")  # printed in another order by each process
+NUMBERED = re.compile(r"\d+(?:[:\t]|[ ]{2,})\s*")  # as nl, cat -n and grep -n begin a line
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r(?!\n)")
 # What differs each time though the outcome is the same. Other numbers stay: five failures are not three. Each pattern
 # begins with one set of characters, by which the search is many times faster than with a boundary before it; the
@@ -24,6 +27,9 @@ NUMBERS = re.compile(
     r"|(?P<address>(?<=0)x[0-9a-fA-F]+\b)"
     r"|(?P<epoch>(?<=1)[5-9]\d{8}(?:\d{3}|\.\d+)?\b))"
 )
+LONG_NUMBERS = re.compile(
+    r"\d(?<![\w.]\d)\d*\.\d{8,}(?:e[+-]?\d+)?\b|\d(?<![\w.]\d)(?:\.\d+)?e-\d\d\b"
+)  # of clocks, mostly
 DATES = re.compile(
     r"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)\s+\d{1,2}"
     r"(?:\s+\d\d:\d\d(?::\d\d)?(?:\s+[A-Z]{3,4})?)?(?:\s+\d{4})?\b"
@@ -37,6 +43,9 @@ PROCESSES = re.compile(r"[Pp][Ii][Dd][ =:]+\d+|^\[\d+\]\s+\d+$", re.MULTILINE)
 # The frames that frameworks put around what a command printed: what stands within is the command's word.
 FRAMES = re.compile(r"\s*(?:<returncode>|<observation>|<output>|OBSERVATION:|EXECUTION RESULT of|Observation:)")
 
+MASKS = re.compile(r"<[a-z]+>")
+FRAME_LINES = re.compile(r"\[(?:The command completed|Current working directory|Python interpreter)\b")
+
 UNREADABLE = re.compile(
     r"format error|format was|not (?:been )?(?:properly |correctly )?formatted|did not conform"
     r"|(?:exactly|only) (?:one|1|ONE) (?:action|command|tool call|bash|code block)"
@@ -48,7 +57,7 @@ UNREADABLE = re.compile(
     r"|(?:failed|unable) to parse|invalid (?:json|tool call|action|response format|function call)"
     r"|unknown (?:tool|action|function)|tool '?[\w.-]+'? (?:was |is )?not found"
     r"|error validating (?:the )?(?:args|arguments|parameters|tool)|missing required param"
-    r"|output token limit|search/replace blocks? failed",
+    r"|(?:answer|reply|respond) with (?:exactly )?(?:one|a single) |output token limit|search/replace blocks? failed",
     re.IGNORECASE,
 )
 COMPLAINT_CHARACTERS = 400  # within which a framework says that it could not read an answer
@@ -59,6 +68,8 @@ FAILURES = (
 )  # fmt: skip
 EXIT_CODES = re.compile(r"(?:<returncode>|exit(?:ed with)? (?:code|status)[ :=]*)-?[1-9]")
 ERROR_NAMES = re.compile(r"\n[\w.]*(?:error|exception)\b")
+FOLDERS = re.compile(r"(?:[\w.~-]*/)+(?=[\w.-])")
+ERROR_LINES = 3
 
 
 def text_of(content: object) -> str:
@@ -93,17 +104,63 @@ def compared(observation: str) -> str:
     if "\x1b" in text or "\r" in text:
         text = ESCAPES.sub("", text)
     text = NUMBERS.sub(lambda match: f"<{match.lastgroup}>", text)
+    text = LONG_NUMBERS.sub("<number>", text)
     text = DATES.sub("<moment>", text)
     text = HASHES.sub("<hash>", text)
     if "tmp/" in text:
         text = PATHS.sub("<path>", text)
+    if "{'" in text:
+        text = SETS.sub(lambda match: ", ".join(sorted(match[0].split(", "))), text)
     return PROCESSES.sub("<process>", text)
 
 
-def lines_of(outcome: str) -> tuple[int, ...]:
-    """A number for each different line that says something: what is new is told by these."""
-    lines = {line.strip() for line in outcome.splitlines()[:MOST_LINES]}
-    return tuple(zlib.crc32(line.encode("utf-8", "replace")) for line in lines if SAYING.search(line))
+def lines_of(outcome: str, asked: str = "") -> tuple[int, ...]:
+    """A number for each different line that is worth having read: what is new is told by these.
+
+    Line numbers are no part of a line, and an echo of the action that was `asked` for says nothing new.
+    """
+    echoes = "echo" in asked or "print" in asked
+    lines = {line.strip() for line in _unwrapped(outcome).splitlines()[:MOST_LINES]}
+    return tuple(
+        zlib.crc32(line.encode("utf-8", "replace"))
+        for line in {_without_number(line) for line in lines}
+        if len(MASKS.sub("", line)) >= SAYS_SOMETHING
+        and SAYING.search(line)
+        and not FRAME_LINES.match(line)
+        and line not in asked
+        and not (echoes and _is_echo(line, asked))
+    )
+
+
+def _is_echo(line: str, asked: str) -> bool:
+    words = line.split()
+    return 2 * sum(word in asked for word in words) > len(words)
+
+
+def _without_number(line: str) -> str:
+    match = NUMBERED.match(line) if line[:1].isdigit() else None
+    return line[match.end() :] if match else line
+
+
+def _unwrapped(outcome: str) -> str:
+    """What was printed, where a framework puts it into a JSON object."""
+    if not (outcome.startswith("{") and outcome.endswith("}")):
+        return outcome
+    try:
+        content = json.loads(outcome)
+    except (ValueError, RecursionError):
+        return outcome
+    return "\n".join(value if isinstance(value, str) else f"{name}: {value}" for name, value in content.items())
+
+
+def error_of(outcome: str) -> str | None:
+    """The last lines that read as an error, without the folders in them; None where none does."""
+    lines = [line for line in _unwrapped(outcome).splitlines() if _reads_as_error(f"\n{line.lower()}")]
+    return FOLDERS.sub("", "\n".join(lines[-ERROR_LINES:])) if lines else None
+
+
+def _reads_as_error(text: str) -> bool:
+    return any(words in text for words in FAILURES) or ERROR_NAMES.search(text) is not None
 
 
 def is_complaint(observation: str) -> bool:
@@ -115,6 +172,4 @@ def is_complaint(observation: str) -> bool:
 def is_failure(observation: str) -> bool:
     """Whether what came of an action reads as an error."""
     text = f"\n{observation[:LONGEST].lower()}"
-    if any(words in text for words in FAILURES):
-        return True
-    return EXIT_CODES.search(text) is not None or ERROR_NAMES.search(text) is not None
+    return _reads_as_error(text) or EXIT_CODES.search(text) is not None

@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from harness.analysis.steps.actions import Action, actions_of
-from harness.analysis.steps.observations import compared, is_complaint, is_failure, lines_of, observation_of
-from harness.analysis.steps.wording import repeated_share
+from harness.analysis.steps.actions import Action, actions_of, is_clear
+from harness.analysis.steps.observations import compared, error_of, is_complaint, is_failure, lines_of, observation_of
+from harness.analysis.steps.wording import Repetition, repetition
 
 Message = Mapping[str, Any]
 Request = Literal["first", "next", "again", "cut_down"]
@@ -32,8 +32,8 @@ class Answer:
     text: str
     actions: tuple[Action, ...]
     action: str  # their keys; empty for talk alone
-    repeated: float  # share of the answer's words that it says over and over
-    words: int
+    clear: bool  # they are asked for in a way that hardly any framework would refuse
+    repetition: Repetition  # of its words
     cut: bool  # by the longest answer
     before: str | None  # fingerprint of the work directory when the request came; None: not known
 
@@ -46,9 +46,10 @@ class Step:
     observation: str | None  # None: nothing came back
     discarded: bool  # nothing came back, and the same was asked again
     outcome: str | None  # the observation, as it is compared
-    lines: tuple[int, ...]  # of the outcome
+    lines: tuple[int, ...]  # of the outcome, a number each, those that are worth having read
     unreadable: bool  # the framework says that it could not read the answer
     failed: bool  # the outcome reads as an error
+    error: str | None  # what it says then, without folders
     after: str | None  # fingerprint of the work directory when the outcome came; None: not known
 
     @property
@@ -101,7 +102,6 @@ class Rebuild:
         thread, request = self._asking
         actions = actions_of(text, tool_calls)
         said = "\n".join([text, *(action.text for action in actions)]) if tool_calls else text
-        repeated, words = repeated_share(said)
         thread.open = Answer(
             call=call,
             thread=thread.number,
@@ -110,8 +110,8 @@ class Rebuild:
             text=text,
             actions=actions,
             action="\n".join(action.key for action in actions),
-            repeated=repeated,
-            words=words,
+            clear=is_clear(text, tool_calls),
+            repetition=repetition(said),
             cut=cut,
             before=self._before,
         )
@@ -147,13 +147,15 @@ def _step(said: Answer | None, came: Sequence[Message], again: bool, after: str 
         return None
     observation = observation_of(came) if came else None
     outcome = compared(observation) if observation is not None else None
+    failed = observation is not None and is_failure(observation)
     return Step(
         said=said,
         observation=observation,
         discarded=again,
         outcome=outcome,
-        lines=lines_of(outcome) if outcome else (),
+        lines=lines_of(outcome, "\n".join(action.text for action in said.actions)) if outcome else (),
         unreadable=observation is not None and is_complaint(observation),
-        failed=observation is not None and is_failure(observation),
+        failed=failed,
+        error=error_of(outcome) if failed and outcome else None,
         after=after,
     )

@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from dataclasses import dataclass
 
 WORD = re.compile(r"\w+|[^\w\s]")
-OFTEN = 4  # times; twice is how an edit is written: the old lines, then the new ones
+RUN = 4  # words
 MOST_WORDS = 4_000
 
 
-def repeated_share(text: str) -> tuple[float, int]:
-    """The share of the text's runs of four words that stand in it four times or more, and the number of words.
+@dataclass(frozen=True, slots=True)
+class Repetition:
+    """Shares of an answer's runs of four words, by how often each stands in it.
 
-    0 is a text that hardly ever repeats itself, 1 one that does nothing else.
+    0 is a text that hardly ever says anything again, 1 one that does nothing else. Twice is how an edit is written (the
+    old lines, then the new ones), so it says little of an answer that asks for something.
     """
+
+    words: int
+    twice: float
+    thrice: float
+    four_times: float
+
+
+def repetition(text: str) -> Repetition:
     words = WORD.findall(text)[:MOST_WORDS]
-    runs = len(words) - 3
+    runs = len(words) - RUN + 1
     if runs < 1:
-        return 0.0, len(words)
-    times = Counter(zip(words, words[1:], words[2:], words[3:], strict=False))
-    return sum(count for count in times.values() if count >= OFTEN) / runs, len(words)
+        return Repetition(len(words), 0.0, 0.0, 0.0)
+    counts = list(Counter(zip(words, words[1:], words[2:], words[3:], strict=False)).values())
+    twice, thrice, four_times = (sum(count for count in counts if count >= least) / runs for least in (2, 3, 4))
+    return Repetition(len(words), twice, thrice, four_times)

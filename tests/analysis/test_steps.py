@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from harness.analysis.steps.actions import actions_of
+from harness.analysis.steps.actions import actions_of, is_clear
 from harness.analysis.steps.journal import Unanalysable, read_calls, steps_of
-from harness.analysis.steps.observations import compared, is_complaint, is_failure, lines_of, text_of
+from harness.analysis.steps.observations import compared, error_of, is_complaint, is_failure, lines_of, text_of
 from harness.analysis.steps.rebuild import Rebuild, Step
-from harness.analysis.steps.wording import repeated_share
+from harness.analysis.steps.wording import repetition
 
 
 def called(name: str, arguments: object) -> list[dict[str, Any]]:
@@ -91,6 +91,9 @@ def test_broken_arguments_and_foreign_calls_are_taken_as_they_are() -> None:
         ("/tmp/tmpab12/x: no", "/tmp/tmpzz/x: no"),
         ("real\t0m0.123s", "real\t1m2.500s"),
         ("[1] 4711", "[1] 4712"),
+        ("took 7.412013e-05", "took 8.1e-06"),
+        ("3.14159265358979", "3.15159265358979"),
+        ("Allowed: {'b', 'a'}", "Allowed: {'a', 'b'}"),
         ("\x1b[31mred\x1b[0m", "red"),
     ],
 )
@@ -170,11 +173,57 @@ def test_content_that_is_no_text_is_named() -> None:
 
 
 def test_words_over_and_over() -> None:
-    assert repeated_share("") == (0.0, 0)
-    assert repeated_share("one two three")[0] == 0
-    assert repeated_share("Each of these words stands here for the first time, as in any sentence.")[0] == 0
-    assert repeated_share("You need to include exactly one command. " * 50)[0] > 0.95
-    assert repeated_share("2." * 300)[0] > 0.95
+    assert repetition("").words == 0
+    assert repetition("one two three").twice == 0
+    assert repetition("Each of these words stands here for the first time, as in any sentence.").twice == 0
+    assert repetition("You need to include exactly one command. " * 50).four_times > 0.95
+    assert repetition("2." * 300).four_times > 0.95
+    sentence = "You need to include exactly one command. "
+    assert repetition(sentence * 2).twice > 0.5
+    assert repetition(sentence * 2).thrice == 0 < repetition(sentence * 3).thrice
+
+
+def test_lines_are_the_same_with_and_without_their_numbers_and_in_an_object() -> None:
+    text = "def the_first_function(value):\n    return value + value\nx = 1"
+    numbered = "\n".join(f"    {number}\t{line}" for number, line in enumerate(text.splitlines(), 8))
+    wrapped = json.dumps({"returncode": 0, "output": text})
+    assert set(lines_of(text)) == set(lines_of(numbered)) == set(lines_of(wrapped))
+    assert len(lines_of(text)) == 2
+
+
+@pytest.mark.parametrize(
+    ("outcome", "asked"),
+    [
+        ("ok\nroot\n/testbed", ""),
+        ("Thu <moment> <moment> UTC 2026", ""),
+        ("----------------------------------------", ""),
+        ("[The command completed with exit code 0.]", ""),
+        ("now I begin with the work", "echo 'now I begin with the work'"),
+        ("working directory: /testbed", 'echo "working directory: $PWD"'),
+    ],
+)
+def test_lines_that_are_not_worth_having_read(outcome: str, asked: str) -> None:
+    assert lines_of(outcome, asked) == ()
+
+
+def test_an_error_is_its_lines_without_folders() -> None:
+    assert error_of("a.py\ncat: src/b.py: No such file or directory") == "cat: b.py: No such file or directory"
+    assert error_of("<returncode>1</returncode>\n<output>\n</output>") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "calls", "clear"),
+    [
+        ("```sh\nls\n```", [], True),
+        ("<function=bash>\n<parameter=command>ls", [], True),
+        ("", called("bash", {"command": "ls"}), True),
+        ("```sh\nls\n```\nor\n```sh\npwd\n```", [], False),
+        ("```\nls\n```", [], False),
+        ("ls", [], False),
+    ],
+)
+def test_what_hardly_any_framework_would_refuse(text: str, calls: list[dict[str, Any]], clear: bool) -> None:
+    assert is_clear(text, calls) is clear
 
 
 # Conversations.

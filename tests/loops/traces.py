@@ -29,7 +29,7 @@ FIELDS = ("index", "status", "http_status", "finish_reason", "workdir", "message
           "output_tokens", "offset_s", "duration_s")  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # one is itself, whatever another holds
 class Trace:
     name: str
     group: str  # real, hard_negative or composed

@@ -1,0 +1,18 @@
+"""Intervals for shares."""
+
+from __future__ import annotations
+
+from math import sqrt
+
+Z_95 = 1.959963984540054
+
+
+def wilson(hits: int, of: int, z: float = Z_95) -> tuple[float, float] | None:
+    """Wilson's score interval of a share, 95 % by default; None where there is nothing to have a share of."""
+    if of == 0:
+        return None
+    share = hits / of
+    middle = share + z * z / (2 * of)
+    reach = z * sqrt(share * (1 - share) / of + z * z / (4 * of * of))
+    scale = 1 + z * z / of
+    return max(0.0, (middle - reach) / scale), min(1.0, (middle + reach) / scale)
