@@ -25,6 +25,8 @@ class Loop:
     thread: int
     onset: int
     end: int
+    steps: int
+    """That are part of it, from the onset on."""
     alarm: int | None
     """The call whose outcome (or answer) made the pattern plain; None where a degenerate answer stayed alone."""
 
@@ -37,7 +39,7 @@ class Detector:
         self.useful: list[int] = []
         """The calls whose steps changed a file, read something new or brought a new result, as they were completed."""
         self._found: list[Loop] = []
-        self._alarms: list[Loop] = []
+        self._grown: dict[int, Loop] = {}
         self._threads: dict[int, _Thread] = {}
         self._degenerate = _Series(self, "degenerate", 0, self.settings.degenerate, opens_at=1, onset_at=1)
         self._lines: set[int] = set()  # read since the files last changed
@@ -115,24 +117,27 @@ class Detector:
             for series in (thread.reading, thread.stretch):
                 series.go_on(said.call, said.action in self._outcomes)
 
-    def alarms(self) -> list[Loop]:
-        """Those that were raised since they were last asked for."""
-        raised, self._alarms = self._alarms, []
-        return raised
+    def grown(self) -> list[Loop]:
+        """The loops that are plain and got another step since this was last asked for."""
+        grown, self._grown = list(self._grown.values()), {}
+        return grown
 
     def loops(self) -> list[Loop]:
         """All loops so far, by onset: those of one kind that touch made one, and of kinds that exclude each other the
         more exact one on the same steps."""
         return _settled(self._found, sorted(self.useful))
 
-    def begin(self, kind: KindName, thread: int, onset: int, end: int) -> Loop:
-        loop = Loop(kind, thread, onset, end, None)
+    def begin(self, kind: KindName, thread: int, onset: int) -> Loop:
+        loop = Loop(kind, thread, onset, onset, 0, None)
         self._found.append(loop)
         return loop
 
-    def raise_alarm(self, loop: Loop, call: int) -> None:
-        loop.alarm = call
-        self._alarms.append(loop)
+    def grow(self, loop: Loop, call: int, steps: int, plain: bool = True) -> None:
+        """It has now so many steps, of which this is the last."""
+        loop.end, loop.steps = call, steps
+        if plain:
+            loop.alarm = call if loop.alarm is None else loop.alarm
+            self._grown[id(loop)] = loop
 
     def _thread(self, number: int) -> _Thread:
         thread = self._threads.get(number)
@@ -207,11 +212,10 @@ class _Series:
             self._onset = call
         if self.loop is None and self._length >= self._opens_at and plain:
             kind = "repeated_error" if failed and self._kind == "repeated_action" else self._kind
-            self.loop = self._detector.begin(kind, self._thread, self._onset, call)
+            self.loop = self._detector.begin(kind, self._thread, self._onset)
         if self.loop is not None:
-            self.loop.end = call
-            if self.loop.alarm is None and self._length >= self._least:
-                self._detector.raise_alarm(self.loop, call)
+            steps = self._length - self._onset_at + 1
+            self._detector.grow(self.loop, call, steps, plain=self._length >= self._least)
 
     def go_on(self, call: int, alike: bool = True) -> None:
         """A last step of which nothing is known but that it is alike or not."""
@@ -251,7 +255,7 @@ class _Cycle:
         recent.append((call, key))
         if self.loop is not None:
             if matched[self._period]:
-                self.loop.end = call
+                self._detector.grow(self.loop, call, matched[self._period])
                 return
             self.loop = None
         for lag in range(2, self._longest + 1):
@@ -259,15 +263,15 @@ class _Cycle:
             enough = max(2 * (self._rounds - 1), (self._rounds - 2) * lag + 1)
             if matched[lag] >= enough and matched[1] < lag - 1:
                 self._period = lag
-                self.loop = self._detector.begin("cycle", self._thread, self._onsets[lag], call)
-                self._detector.raise_alarm(self.loop, call)
+                self.loop = self._detector.begin("cycle", self._thread, self._onsets[lag])
+                self._detector.grow(self.loop, call, matched[lag])
                 return
 
     def go_on(self, call: int, action: str) -> None:
         if self.loop is not None and len(self._recent) >= self._period:
             _, key = self._recent[-self._period]
             if isinstance(key, tuple) and key[0] == action:
-                self.loop.end = call
+                self._detector.grow(self.loop, call, self.loop.steps + 1)
 
 
 class _States:
@@ -276,7 +280,9 @@ class _States:
     def __init__(self, detector: Detector) -> None:
         self._detector = detector
         self._entered: dict[str, int] = {}
-        self._returns: list[int] = []
+        self._returns = 0
+        self._onset = 0
+        self._steps = 0  # from the onset on
         self.loop: Loop | None = None
 
     def is_new(self, before: str | None, after: str | None) -> bool:
@@ -290,19 +296,20 @@ class _States:
         if useful:
             self.loop = None
         if new:
-            self._returns = []
+            self._returns = self._steps = 0
             self._entered = dict.fromkeys(self._entered, 1)
         if changed:
             assert step.after is not None
             self._entered[step.after] = self._entered.get(step.after, 0) + 1
             if not new:
-                self._returns.append(call)
+                self._returns += 1
+                if self._returns == 2:
+                    self._onset, self._steps = call, 0
                 if self.loop is None and self._entered[step.after] >= self._detector.settings.entries:
-                    onset = self._returns[1] if len(self._returns) > 1 else call
-                    self.loop = self._detector.begin("edit_revert", step.thread, onset, call)
-                    self._detector.raise_alarm(self.loop, call)
+                    self.loop = self._detector.begin("edit_revert", step.thread, self._onset)
+        self._steps += 1
         if self.loop is not None:
-            self.loop.end = call
+            self._detector.grow(self.loop, call, self._steps)
 
 
 @dataclass(slots=True)
@@ -350,6 +357,7 @@ def _settled(found: Iterable[Loop], useful: Sequence[int]) -> list[Loop]:
         before = last.get((loop.kind, loop.thread))
         if before is not None and goes_on(before, loop):
             before.end = max(before.end, loop.end)
+            before.steps += loop.steps
             before.alarm = loop.alarm if before.alarm is None else before.alarm
             continue
         last[loop.kind, loop.thread] = copy = replace(loop)

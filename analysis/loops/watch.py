@@ -20,11 +20,12 @@ class Watch:
         self._rebuild = Rebuild()
 
     def asked(self, messages: Sequence[Mapping[str, Any]], workdir: str | None) -> tuple[Step | None, list[Loop]]:
-        """A request came: the step whose outcome it tells, and the alarms since the last one."""
+        """A request came: the step whose outcome it tells, and the loops that are plain and have grown since the last
+        one."""
         step = self._rebuild.asked(messages, workdir)
         if step is not None:
             self.detector.feed(step)
-        return step, self.detector.alarms()
+        return step, self.detector.grown()
 
     def answered(self, call: int, status: str, text: str, tool_calls: Sequence[Mapping[str, Any]], cut: bool) -> None:
         self.detector.hear(self._rebuild.answered(call, status, text, tool_calls, cut))
@@ -38,24 +39,42 @@ class Watch:
 
 @dataclass(frozen=True)
 class History:
-    """A run's steps in the order of their calls, its loops by onset, and the calls that got it any further."""
+    """A run as its calls tell it."""
 
     steps: list[Step]
+    """In the order of their calls."""
     loops: list[Loop]
+    """By onset."""
     useful: list[int]
+    """The calls that got it any further."""
+    growth: list[tuple[int, int]]
+    """What a guard would have seen: when call i came, the longest loop so far had n steps; each (i, n) with a new n."""
+
+    @property
+    def dead_end(self) -> Loop | None:
+        """The first loop from which the run never recovered: after its onset nothing got it any further."""
+        last_useful = self.useful[-1] if self.useful else -1
+        return next((loop for loop in self.loops if loop.onset > last_useful), None)
+
+    def stopped_at(self, patience: int) -> int | None:
+        """The first call that a guard would have refused which lets a loop go on for so many steps."""
+        return next((call for call, steps in self.growth if steps >= patience), None)
 
 
 def history_of(calls: Iterable[Call], settings: Settings | None = None) -> History:
     """What there is to know of a run from its calls."""
     watch = Watch(settings)
-    steps = []
+    steps, growth, longest = [], [], 0
     for call in calls:
         if call.is_request:
-            step, _ = watch.asked(call.messages, call.workdir)
+            step, grown = watch.asked(call.messages, call.workdir)
+            if grown and (steps_now := max(loop.steps for loop in grown)) > longest:
+                longest = steps_now
+                growth.append((call.index, longest))
             if step is not None:
                 steps.append(step)
         if call.is_step:
             watch.answered(call.index, call.status, call.text, call.tool_calls, call.cut)
     steps += watch.ended()
     steps.sort(key=lambda step: step.call)
-    return History(steps, watch.detector.loops(), sorted(watch.detector.useful))
+    return History(steps, watch.detector.loops(), sorted(watch.detector.useful), growth)

@@ -10,7 +10,7 @@ import pytest
 
 from harness.analysis.loops.detector import Loop
 from harness.analysis.loops.kinds import KINDS, Settings, rule_of
-from harness.analysis.loops.watch import History, Watch
+from harness.analysis.loops.watch import History, Watch, history_of
 from harness.analysis.steps.journal import Call
 
 SYSTEM = {"role": "system", "content": "You are an engineer."}
@@ -46,7 +46,7 @@ def history(said: Iterable[Turn], settings: Settings | None = None) -> History:
         if outcome is not None:
             messages.append({"role": "user", "content": outcome})
         state = after
-    return History([*steps, *watch.ended()], watch.detector.loops(), sorted(watch.detector.useful))
+    return History([*steps, *watch.ended()], watch.detector.loops(), sorted(watch.detector.useful), [])
 
 
 def loops(said: Sequence[Turn], settings: Settings | None = None) -> list[tuple[str, int, int]]:
@@ -217,7 +217,7 @@ def again(times: int) -> History:
         watch.asked([SYSTEM, ISSUE], "0")
         watch.answered(number, "ok", f"Words of answer {number}, which is thrown away.", [], False)
     steps = watch.ended()
-    return History(steps, watch.detector.loops(), [])
+    return History(steps, watch.detector.loops(), [], [])
 
 
 def test_the_same_request_over_and_over() -> None:
@@ -269,8 +269,6 @@ def call(index: int, messages: list[dict[str, str]], answer: str, status: str = 
 
 
 def test_the_request_that_meets_a_limit_tells_what_came_of_the_last_step() -> None:
-    from harness.analysis.loops.watch import history_of
-
     one, two = sh("ls"), sh("ls")
     first = [SYSTEM, ISSUE]
     second = [*first, {"role": "assistant", "content": one}, {"role": "user", "content": "a.py"}]
@@ -279,5 +277,28 @@ def test_the_request_that_meets_a_limit_tells_what_came_of_the_last_step() -> No
     assert [(step.call, step.observation) for step in found.steps] == [(0, "a.py"), (1, "a.py")]
 
 
-def test_a_loop_is_what_it_says() -> None:
-    assert Loop("cycle", 0, 3, 9, 5).alarm == 5
+def conversation(times: int) -> list[Call]:
+    messages = [SYSTEM, ISSUE]
+    calls = []
+    for number in range(times):
+        calls.append(call(number, messages, sh("ls")))
+        messages += [{"role": "assistant", "content": sh("ls")}, {"role": "user", "content": "a.py"}]
+    return calls
+
+
+def test_what_a_guard_would_have_seen_and_when() -> None:
+    found = history_of(conversation(8))
+    assert found.loops == [Loop("repeated_action", 0, 1, 7, 7, 2)]
+    # The outcome of call 2 is told by call 3: by then the loop has the calls 1 and 2.
+    assert found.growth == [(3, 2), (4, 3), (5, 4), (6, 5), (7, 6)]
+    assert [found.stopped_at(patience) for patience in (1, 2, 4, 6, 7)] == [3, 3, 5, 7, None]
+
+
+def test_a_run_never_recovers_from_a_loop_after_which_nothing_got_it_any_further() -> None:
+    again = [(sh("ls"), "a.py")] * 4
+    stuck = history(turns(BEGUN, *again, (sh("submit"), None)))
+    assert stuck.dead_end is not None
+    assert stuck.dead_end.onset == 2
+    recovered = history(turns(*again, (sh("sed -i 1d a.py"), "", "1"), (sh("submit"), None)))
+    assert [loop.kind for loop in recovered.loops] == ["repeated_action"]
+    assert recovered.dead_end is None

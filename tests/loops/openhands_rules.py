@@ -31,7 +31,7 @@ def loops_of(steps: Sequence[Step]) -> list[Loop]:
                 if before is not None and before.end == past[-2].call:
                     before.end = step.call
                 else:
-                    last[kind] = Loop(kind, thread, past[-length + 1].call, step.call, step.call)
+                    last[kind] = Loop(kind, thread, past[-length + 1].call, step.call, length - 1, step.call)
                     found.append(last[kind])
     return found
 

@@ -53,23 +53,23 @@ def test_kappa_takes_chance_into_account() -> None:
     assert kappa([(True, True), (True, False), (False, True), (False, False)]) == 0
 
 
-def heard(calls: list[Call]) -> tuple[list[tuple[str, int]], Watch]:
-    """Every alarm as the gateway hears it, by kind and onset, in their order."""
+def heard(calls: list[Call]) -> list[tuple[str, int, int]]:
+    """Every loop that grew, as the gateway hears it, in their order."""
     watch, alarms = Watch(), []
     for call in calls:
         if call.is_request:
-            alarms += [(loop.kind, loop.onset) for loop in watch.asked(call.messages, call.workdir)[1]]
+            alarms += [(loop.kind, loop.onset, loop.steps) for loop in watch.asked(call.messages, call.workdir)[1]]
         if call.is_step:
             watch.answered(call.index, call.status, call.text, call.tool_calls, call.cut)
-    return alarms, watch
+    return alarms
 
 
 def test_an_alarm_needs_nothing_of_what_comes_after_it() -> None:
     """What was heard up to some call is the beginning of what was heard up to the end."""
     for trace in traces():
-        whole, _ = heard(trace.calls)
+        whole = heard(trace.calls)
         for part in (len(trace.calls) // 3, 2 * len(trace.calls) // 3):
-            alarms, _ = heard(trace.calls[:part])
+            alarms = heard(trace.calls[:part])
             assert alarms == whole[: len(alarms)]
 
 
