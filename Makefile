@@ -35,6 +35,7 @@ bench: setup
 	.venv/bin/python tests/benchmarks/gateway.py
 	.venv/bin/python tests/benchmarks/run_cost.py
 	.venv/bin/python tests/benchmarks/sampler.py
+	.venv/bin/python tests/benchmarks/loops.py
 
 clean:
 	$(HARNESS) clean

@@ -99,7 +99,7 @@ def pool(
     if not known:
         return [], replace(blank, why=reasons)
     if all_known and empty:
-        why = f"the energy of {len(empty)} of {len(samples)} runs is unknown, so there is no sum: {reasons}"
+        why = f"{len(empty)} of {len(samples)} runs have no figure, so there is no sum: {reasons}"
         return [], replace(blank, why=why)
     if empty:
         blank = replace(blank, why=f"{len(empty)} of {len(samples)} are not in it: {reasons}")
@@ -111,6 +111,12 @@ def mean_of(
 ) -> Figure:  # fmt: skip
     values, figure = pool(samples, unit, beyond_seconds=beyond_seconds, unknown=unknown)
     return replace(figure, value=fmean(values)) if values else figure
+
+
+def sum_of(samples: Sequence[Sample], unit: str, *, beyond_seconds: bool = False, unknown: str = NO_ENERGY) -> Figure:
+    """Unknown as soon as one of its parts is."""
+    values, figure = pool(samples, unit, beyond_seconds=beyond_seconds, all_known=True, unknown=unknown)
+    return replace(figure, value=sum(values)) if values else figure
 
 
 def variation(samples: Sequence[Sample]) -> Figure:

@@ -26,7 +26,8 @@ from harness.analysis.figures import (
     scaled,
     unlike,
 )
-from harness.analysis.summary import label
+from harness.analysis.loops.stored import Analysed
+from harness.analysis.names import label
 
 JOULES_PER_WH = 3600.0
 JOULES_PER_KWH = 3.6e6
@@ -42,7 +43,7 @@ NO_IDLE = "idle power was not measured"
 NO_PHASES = "the energy was not recorded by phase"
 NO_SUCH_PHASE = "no run has this phase"
 NO_SPLIT = "the energy was not split by CPU time"
-NO_LOOPS = "there is no analysis of loops yet, which would tell the last useful step"
+NO_STEPS = "no run has calls by which its last useful step could be told"
 NO_COUNTRY = "no country was given (--country), so the grid's CO2 is unknown"
 NO_BANDWIDTH = "the sweep does not name the memory's bandwidth (--memory-bandwidth)"
 ENGINE_AWAY = "the engine is on another machine, and its energy is not in this figure"
@@ -124,6 +125,7 @@ class Ranking:
 
 @dataclass(frozen=True)
 class _Run:
+    run_id: str
     agent: str
     model: str
     outcome: str
@@ -175,11 +177,19 @@ class _Run:
         return Sample(value, None, None, self.machine)
 
 
-def cells(db: Database, sweep_id: str, *, edp_exponent: float = 1.0, budget_j: float | None = None) -> list[Cell]:
+def cells(
+    db: Database,
+    sweep_id: str,
+    *,
+    edp_exponent: float = 1.0,
+    budget_j: float | None = None,
+    analysed: Sequence[Analysed] = (),
+) -> list[Cell]:
     """Every agent with every model of a sweep.
 
     `edp_exponent` is the w of joules times seconds to the w. `budget_j` is the highest budget of the curves; None: the
-    energy of the sweep's most expensive run, so that the areas of all cells are over the same range.
+    energy of the sweep's most expensive run, so that the areas of all cells are over the same range. `analysed` are the
+    sweep's runs with their steps, which only the share after the last useful step needs.
     """
     runs = _runs(db, sweep_id)
     [(spec,)] = db.execute("SELECT spec FROM sweeps WHERE sweep_id = ?", [sweep_id]).fetchall()
@@ -190,7 +200,8 @@ def cells(db: Database, sweep_id: str, *, edp_exponent: float = 1.0, budget_j: f
     groups: dict[tuple[str, str], list[_Run]] = {}
     for run in runs:
         groups.setdefault((run.agent, run.model), []).append(run)
-    return [_cell(group, edp_exponent, limit, bandwidth_gb_s, carbon) for group in groups.values()]
+    steps = {run.run["run_id"]: run for run in analysed}
+    return [_cell(group, edp_exponent, limit, bandwidth_gb_s, carbon, steps) for group in groups.values()]
 
 
 def figures_of(cell: Cell) -> Iterator[tuple[str, Figure]]:
@@ -262,7 +273,7 @@ def _runs(db: Database, sweep_id: str) -> list[_Run]:
         calls.setdefault(row["run_id"], []).append(row)
     return [
         _Run(
-            row["agent"], label(row["engine"], row["model"]), row["outcome"],
+            row["run_id"], row["agent"], label(row["engine"], row["model"]), row["outcome"],
             # A flag may stand there twice, with two reasons.
             tuple(dict.fromkeys(row["left_out"].split(", "))) if row["counts"] and row["left_out"]
             else () if row["counts"] else ("invalid",),
@@ -283,6 +294,7 @@ def _cell(
     limit: Figure,
     bandwidth_gb_s: float | None,
     carbon: Mapping[int | None, float | None],
+    steps: Mapping[str, Analysed],
 ) -> Cell:
     kept = [run for run in group if not run.left_out]
     graded = [run for run in kept if run.graded]
@@ -344,7 +356,7 @@ def _cell(
             if bandwidth_gb_s
             else Figure(None, "tokens/s per GB/s", why=NO_BANDWIDTH)
         ),
-        after_last_useful_step=Figure(None, "1", why=NO_LOOPS),
+        after_last_useful_step=_after_last_useful_step(kept, steps),
     )
 
 
@@ -441,6 +453,25 @@ def _budget(graded: Sequence[_Run], limit: Figure) -> Budget:
     mean = sum(1 - joules / most for joules in used) / len(graded)
     said = f"budgets from 0 to {most:,.0f} J, {limit.why}"
     return Budget(limit, tuple(dict.fromkeys(points)), replace(area, value=mean, n=len(graded), why=said))
+
+
+def _after_last_useful_step(kept: Sequence[_Run], steps: Mapping[str, Analysed]) -> Figure:
+    """Joules after the last step that got a run any further, over all its joules, both summed over the runs."""
+    told = [(run, steps[run.run_id]) for run in kept if run.run_id in steps and steps[run.run_id].history]
+    if not told:
+        return Figure(None, "1", why=NO_STEPS if kept else NO_RUN)
+    samples, whole_j = [], 0.0
+    for run, analysed in told:
+        assert analysed.history is not None
+        useful = analysed.history.useful
+        after = analysed.spending.since(useful[-1] + 1 if useful else 0)
+        samples.append(Sample(after.joules, after.kind, after.coverage, run.machine, after.why))
+        if after.joules is not None:
+            whole_j += run.gross_j or 0.0
+    values, figure = pool(samples, "1", beyond_seconds=True)
+    if not values:
+        return figure
+    return replace(figure, value=sum(values) / whole_j) if whole_j > 0 else replace(figure, why="no energy was spent")
 
 
 # Its parts.

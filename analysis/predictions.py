@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlite_utils import Database
 
-from harness.analysis.summary import label
+from harness.analysis.names import label
 
 
 def write_predictions(db: Database, runs_dir: Path, sweep_id: str, folder: Path) -> list[dict[str, Any]]:

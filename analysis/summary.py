@@ -12,6 +12,12 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader
 from sqlite_utils import Database
 
+from harness.analysis import failures
+from harness.analysis.loops.counterfactual import curve
+from harness.analysis.loops.stored import analyse
+from harness.analysis.loops.summary import kinds, recorded, wastes
+from harness.analysis.names import label
+
 HEADINGS = {
     "agent": "agent",
     "model": "model",
@@ -42,6 +48,9 @@ SHORT = {
     "energy": "joules",
 }
 """The columns that fit a terminal. `energy` is the figure with the mark of its kind."""
+
+COLOURS = ("#4477aa", "#ee6677", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb", "#e08a3c", "#7a5195", "#8c6d31", "#393b79")
+"""Of the classes of a bar, told apart by people who see few colours; resolved has one of its own."""
 
 MARKS = {"measured": "", "estimated": " ~", "estimated_constant": " ~~", "unavailable": ""}
 
@@ -130,11 +139,6 @@ def marked(joules: float | None, kind: str) -> str | None:
     return None if joules is None else f"{joules:,.0f}{MARKS[kind]}"
 
 
-def label(engine: str, model: str) -> str:
-    """A model as it is named on the command line."""
-    return model if engine in ("ollama", "none") else f"{engine}/{model}"
-
-
 def energy_note(rows: Sequence[dict[str, Any]]) -> str | None:
     """What a reader of the energy column has to be told, or None."""
     kinds = {row["energy_kind"] for row in rows if row["energy_j"] is not None}
@@ -152,17 +156,20 @@ def left_out_note(rows: Sequence[dict[str, Any]]) -> str | None:
     return f"left out of seconds and joules: {', '.join(said)}; see Flags in docs/schema.md" if said else None
 
 
-def page(db: Database, sweep_id: str) -> str:
+def page(db: Database, sweep_id: str, runs_dir: Path) -> str:
     """The whole page, with no reference to anything outside of it."""
     sweep = next(iter(db.query("SELECT * FROM sweeps WHERE sweep_id = ?", [sweep_id])))
     machine = next(iter(db.query("SELECT facts FROM machines WHERE machine_id = ?", [sweep["machine_id"]])))
     runs = list(db.query("SELECT * FROM runs_summary WHERE sweep_id = ? ORDER BY run_id", [sweep_id]))
     meanings = {row["ended_by"]: row["meaning"] for row in db.query("SELECT ended_by, meaning FROM endings")}
     rows = cells(db, sweep_id)
+    analysed = analyse(db, runs_dir, sweep_id)
+    classes = failures.by_cell(analysed)
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["shown"] = shown
+    environment.filters["percent"] = percent
     environment.globals.update(label=label, marked=marked)
     return environment.get_template("summary.html.j2").render(
         sweep=sweep,
@@ -177,6 +184,16 @@ def page(db: Database, sweep_id: str) -> str:
         meanings={name: meanings[name] for name in dict.fromkeys(run["ended_by"] for run in runs)},
         note=" ".join(filter(None, [energy_note(rows), left_out_note(rows)])) or None,
         tasks=how_many_tasks(db, sweep_id),
+        classes=classes,
+        class_names=list(dict.fromkeys(name for counts in classes.values() for name in counts)),
+        failure_of={run.run["run_id"]: failures.failure_of(run) for run in analysed},
+        rules=failures.RULES,
+        seen_rules={name.partition(":")[0] for counts in classes.values() for name in counts},
+        colours=COLOURS,
+        wastes=wastes(analysed),
+        kinds=kinds(analysed),
+        curve=curve(recorded(analysed)),
+        unanalysable=[run for run in analysed if run.unanalysable],
     )
 
 
@@ -187,6 +204,10 @@ def shown(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
     return f"{value:,.1f}" if isinstance(value, float) else f"{value:,}"
+
+
+def percent(share: float | None) -> str:
+    return "–" if share is None else f"{share:.0%}"
 
 
 def _mean(values: Any) -> float | None:

@@ -11,7 +11,21 @@ from typing import Annotated
 import typer
 
 from harness import __version__
-from harness.cli import agents, calibrate, db, energy, export, grade, maintenance, models, report, runs, sweep, tasks
+from harness.cli import (
+    agents,
+    calibrate,
+    db,
+    energy,
+    export,
+    grade,
+    loops,
+    maintenance,
+    models,
+    report,
+    runs,
+    sweep,
+    tasks,
+)
 from harness.errors import HarnessError
 
 app = typer.Typer(
@@ -49,6 +63,7 @@ app.command("grade")(grade.grade)
 app.command("calibrate")(calibrate.calibrate)
 app.command("report")(report.report)
 app.command("energy")(energy.energy)
+app.command("loops")(loops.loops)
 app.command("export")(export.export)
 app.command("doctor")(maintenance.doctor)
 app.command("clean")(maintenance.clean)

@@ -61,11 +61,12 @@ def energy(
     if not (math.isfinite(exponent) and 0 <= exponent <= MAX_EXPONENT):
         raise UserError(f"--edp-exponent {exponent:g}: expected a number from 0 to {MAX_EXPONENT:g}")
     from harness.analysis import between_runs, metrics
+    from harness.analysis.loops.stored import analyse
     from harness.analysis.summary import NOTES
     from harness.store.db import read_store
     from harness.store.records import find_sweep
 
-    database, _ = places(db, runs_dir)
+    database, folder = places(db, runs_dir)
     with contextlib.closing(read_store(database)) as store:
         if "session_energy" not in store.table_names():
             raise UserError(
@@ -73,7 +74,8 @@ def energy(
                 "that you may write to, and name the copy with --db"
             )
         sweep_id = find_sweep(store, sweep)["sweep_id"]
-        cells = metrics.cells(store, sweep_id, edp_exponent=exponent)
+        analysed = analyse(store, folder, sweep_id)
+        cells = metrics.cells(store, sweep_id, edp_exponent=exponent, analysed=analysed)
         sources = metrics.sources(store, sweep_id)
         controls = between_runs.controls(store, sweep_id)
         idles = between_runs.idles(store, sweep_id)
@@ -164,10 +166,11 @@ def _print_cells(sweep_id: str, cells: Sequence[Cell]) -> None:
     print_table(
         "what it comes to",
         ["agent", "model", "seconds", "Wh", "g CO2e", cells[0].edp.unit, "J of failed runs", "their share",
-         "budget J", "area below the curve"],
+         "after last useful step", "budget J", "area below the curve"],
         [
             [cell.agent, cell.model, _text(cell.agent_s), _text(cell.wh), _text(cell.co2e_g), _text(cell.edp),
-             _marked(cell.failed_j), _percent(cell.failed_share), _text(cell.budget.limit),
+             _marked(cell.failed_j), _percent(cell.failed_share), _percent(cell.after_last_useful_step),
+             _text(cell.budget.limit),
              _text(cell.budget.area, 3)]
             for cell in cells
         ],

@@ -64,5 +64,5 @@ def write_summary(database: Path, folder: Path, sweep_id: str) -> Path:
     target = folder / sweep_id / "summary.html"
     target.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.closing(read_store(database)) as store:
-        target.write_text(page(store, sweep_id), encoding="utf-8")
+        target.write_text(page(store, sweep_id, folder), encoding="utf-8")
     return target

@@ -80,6 +80,7 @@ def show_run(
     as_json: Json = False,
 ) -> None:
     """Everything about one run: facts, calls, energy, files."""
+    from harness.analysis.loops.stored import analyse, marks
     from harness.store.db import read_store
 
     database, folder = places(db, runs_dir)
@@ -95,6 +96,8 @@ def show_run(
             table: list(store.query(f"SELECT * FROM {table} WHERE run_id = ? ORDER BY rowid", [run_id]))
             for table in ("calls", "energy", "grades", "artefacts")
         }
+        [analysed] = analyse(store, folder, run["sweep_id"], run_id)
+    beside = marks(analysed.history) if analysed.history else {}
     if as_json:
         print_json(run | children)
         return
@@ -105,8 +108,14 @@ def show_run(
         columns = {"call_index": "#", "status": "status", "input_tokens": "in", "cached_tokens": "cached",
                    "output_tokens": "out", "prefill_s": "prefill s", "decode_s": "decode s",
                    "duration_s": "total s", "error": "error"}  # fmt: skip
-        rows = [[call[name] for name in columns] for call in children["calls"]]
-        print_table("calls", list(columns.values()), rows)
+        rows = [
+            [*(call[name] for name in columns), ", ".join(beside.get(call["call_index"], []))]
+            for call in children["calls"]
+        ]
+        print_table("calls", [*columns.values(), "loop"], rows)
+        if analysed.unanalysable:
+            print(f"its loops are unknown: {analysed.why}")
+        print(f"step by step: harness loops {run_id}")
     fields = ["source", "component", "layer", "phase", "joules", "low_j", "high_j", "kind", "coverage"]
     rows = [
         [*(figure[name] for name in fields), figure["detail"] if figure["joules"] is None else ""]

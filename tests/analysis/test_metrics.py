@@ -134,7 +134,7 @@ def test_with_nothing_resolved_the_cost_of_a_resolved_issue_is_undefined_and_the
     add(db, 2, None, energy_source=None)
     figure = only(db).per_resolved_j
     assert figure.value is None
-    assert (figure.why or "").startswith("undefined: 0 resolved; the energy of 1 of 3 runs is unknown")
+    assert (figure.why or "").startswith("undefined: 0 resolved; 1 of 3 runs have no figure")
 
 
 def test_when_all_are_resolved_no_joule_was_spent_on_failures(db: Database) -> None:
@@ -298,7 +298,7 @@ def test_a_resolved_run_of_unknown_energy_leaves_no_curve_and_a_failed_one_does(
     add(db, 2, None, resolved=True)
     budget = only(db).budget
     assert (budget.points, budget.area.value) == (None, None)
-    assert "1 of 2 runs is unknown" in (budget.area.why or "")
+    assert "1 of 2 runs have no figure" in (budget.area.why or "")
 
 
 # What is not told.
@@ -384,7 +384,7 @@ def test_a_run_without_a_figure_is_no_part_of_a_mean_and_makes_a_sum_unknown(db:
     assert (cell.gross_j.value, cell.gross_j.n, cell.gross_j.why) == (100.0, 1, "1 of 2 are not in it: bounds only")
     assert cell.mean_w.value == 10.0  # the seconds of the other run are left out with its joules
     assert cell.per_resolved_j.value is None
-    assert cell.per_resolved_j.why == "the energy of 1 of 2 runs is unknown, so there is no sum: bounds only"
+    assert cell.per_resolved_j.why == "1 of 2 runs have no figure, so there is no sum: bounds only"
 
 
 def test_flagged_and_invalid_runs_are_left_out_and_counted_by_flag(db: Database) -> None:
@@ -418,9 +418,9 @@ def test_no_figure_is_ever_infinite_or_not_a_number(db: Database) -> None:
     assert (cell.failed_share.value, cell.failed_share.why) == (None, "no energy was spent")
 
 
-def test_the_loop_detector_that_is_not_there_yet_is_said_to_be_missing(db: Database) -> None:
+def test_without_calls_that_can_be_read_the_last_useful_step_is_not_known(db: Database) -> None:
     add(db, 0)
-    assert (only(db).after_last_useful_step.value, only(db).after_last_useful_step.why) == (None, metrics.NO_LOOPS)
+    assert (only(db).after_last_useful_step.value, only(db).after_last_useful_step.why) == (None, metrics.NO_STEPS)
 
 
 # Beside the runs.

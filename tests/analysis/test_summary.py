@@ -83,7 +83,7 @@ def test_a_clock_is_called_one(db: Database) -> None:
 
 def test_the_page_stands_alone_says_what_is_missing_and_escapes(db: Database) -> None:
     add(db, 0, joules=None, kind="unavailable")
-    html = page(db, "s")
+    html = page(db, "s", Path())
     assert "1 of 9 runs" in html
     assert "8 planned runs are outstanding" in html
     assert "<b>x</b>" not in html
@@ -97,4 +97,4 @@ def test_a_flagged_run_is_in_no_mean_of_seconds_and_joules_and_is_counted(db: Da
     [cell] = cells(db, "s")
     assert (cell["energy_j"], cell["agent_s"], cell["left_out"]) == (10.0, 1.0, {"throttled": 1})
     assert (cell["resolved"], cell["calls"]) == ("1 of 2", 2.0)
-    assert "1 of a × m (throttled)" in page(db, "s")
+    assert "1 of a × m (throttled)" in page(db, "s", Path())
