@@ -125,6 +125,24 @@ def how_many_tasks(db: Database, sweep_id: str) -> str:
     return said
 
 
+def guard_note(db: Database, sweep_id: str) -> str | None:
+    """What a guard did in a sweep, in a sentence; None where there was none."""
+    guards = db.execute(
+        "SELECT DISTINCT guard, guard_patience FROM runs WHERE sweep_id = ? AND guard != 'off'", [sweep_id]
+    ).fetchall()
+    if not guards:
+        return None
+    [(guard, patience)] = guards
+    done = db.execute(
+        "SELECT action, COUNT(*), COUNT(DISTINCT run_id) FROM interventions JOIN runs USING (run_id) "
+        "WHERE sweep_id = ? GROUP BY action ORDER BY action",
+        [sweep_id],
+    ).fetchall()
+    said = "; ".join(f"{action} {count} times in {runs} runs" for action, count, runs in done) or "nothing to do"
+    with_patience = f", patience {patience}" if patience is not None else ""
+    return f"guard {guard}{with_patience}: {said}; not to be pooled with runs of another guard"
+
+
 def replaced(db: Database, sweep_id: str) -> list[str]:
     """What adapters of a sweep replaced in their frameworks, a sentence each."""
     rows = db.execute(
@@ -182,7 +200,7 @@ def page(db: Database, sweep_id: str, runs_dir: Path) -> str:
         runs=runs,
         missing=sweep["planned_runs"] - len(runs),
         meanings={name: meanings[name] for name in dict.fromkeys(run["ended_by"] for run in runs)},
-        note=" ".join(filter(None, [energy_note(rows), left_out_note(rows)])) or None,
+        note=" ".join(filter(None, [energy_note(rows), left_out_note(rows), guard_note(db, sweep_id)])) or None,
         tasks=how_many_tasks(db, sweep_id),
         classes=classes,
         class_names=list(dict.fromkeys(name for counts in classes.values() for name in counts)),

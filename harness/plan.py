@@ -86,8 +86,8 @@ class Plan:
             "rules": self.spec.model_dump(
                 include={"repeats", "order", "warmup", "rest_s", "rest_band_c", "control_every", "when_busy", "idle_s",
                          "idle_every", "engine_state", "slots", "meter", "meter_at", "time_limit_s", "max_calls",
-                         "max_tokens", "max_energy_j", "num_predict", "think", "protocol", "cpus",
-                         "memory_mb", "disk_mb"}
+                         "max_tokens", "max_energy_j", "num_predict", "guard", "guard_patience", "think", "protocol",
+                         "cpus", "memory_mb", "disk_mb"}
             ),
             "runs": [
                 [r.agent.name, f"{r.engine_name}/{r.model_name}", r.task.name, r.repetition, r.protocol]
@@ -165,6 +165,8 @@ def make_plan(
     `pairs` are the agents and models (as engine/name) of a stored sweep: they are taken as they were decided then.
     Raises UserError for what can't be run.
     """
+    if spec.guard_patience is not None and spec.guard != "stop":
+        raise UserError(f"--guard-patience is for --guard stop, and --guard is {spec.guard}: leave one of them out")
     if not agents:
         reasons = "; ".join(f"{u.name}: {u.reason}" for u in unusable) or "none is installed"
         raise UserError(f"no agent can be used ({reasons})")

@@ -13,6 +13,7 @@ from harness.gateway.ledger import CallRecord
 from harness.meter.figures import CallEnergy
 from harness.plan import PlannedRun
 from harness.run import Finished
+from harness.spec import DEFAULT_GUARD_PATIENCE, Spec
 
 
 def run_row(
@@ -90,7 +91,13 @@ def run_row(
         "harness_cpu_s": finished.energy.harness_cpu_s,
         "rest_cpu_s": finished.energy.rest_cpu_s,
         "conditions": json.dumps(finished.energy.conditions),
+        "guard": plan.spec.guard if model else "off",
+        "guard_patience": _patience(plan.spec) if model else None,
     }
+
+
+def _patience(spec: Spec) -> int | None:
+    return (spec.guard_patience or DEFAULT_GUARD_PATIENCE) if spec.guard == "stop" else None
 
 
 def _window(finished: Finished, planned: PlannedRun) -> int | None:

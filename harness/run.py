@@ -20,6 +20,7 @@ from harness.ending import Evidence, name_the_ending
 from harness.engine_state import ready
 from harness.engines.base import EngineStuck, Readiness
 from harness.errors import MachineError
+from harness.gateway.guard import Intervention
 from harness.gateway.ledger import CallRecord
 from harness.gateway.policy import Policy
 from harness.gateway.server import Door
@@ -35,7 +36,7 @@ from harness.plan import Plan, PlannedRun
 from harness.sandbox import history
 from harness.sandbox.container import Container, Exit, Limits, running, tar_of
 from harness.sandbox.leftovers import socket_dir_prefix, socket_root
-from harness.spec import Spec
+from harness.spec import DEFAULT_GUARD_PATIENCE, Spec
 from harness.store.artefacts import Artefact, keep
 from harness.suites import Task
 
@@ -61,6 +62,7 @@ class Finished:
     claim: guest.Claim | None = None
     grade: Grade = field(default_factory=lambda: Grade("not_gradable", "the run did not come to it", None, b""))
     calls: list[CallRecord] | None = None  # None where no model is called
+    interventions: list[Intervention] = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)
     energy: RunEnergy = field(default_factory=lambda: none("the run did not come to its agent stage"))
     engine_location: str = "none"
@@ -235,6 +237,7 @@ def _agent_stage(
         finally:
             if door:
                 finished.calls = door.close()
+                finished.interventions = door.interventions
                 for name in ("calls.jsonl", "messages.jsonl"):
                     if (folder / name).exists():
                         finished.artefacts.append(keep(bench.runs_dir, folder, name, folder / name))
@@ -368,6 +371,8 @@ def _policy(plan: Plan, planned: PlannedRun) -> Policy:
         max_calls=spec.max_calls,
         max_tokens=spec.max_tokens,
         call_timeout_s=spec.time_limit_s,
+        guard=spec.guard,
+        guard_patience=spec.guard_patience or DEFAULT_GUARD_PATIENCE,
     )
 
 

@@ -18,6 +18,7 @@ from harness.errors import UserError, nearest
 
 MAX_INTEGER = 2**63 - 1  # what a column of the database holds
 
+GuardMode = Literal["off", "observe", "nudge", "stop"]
 Name = Annotated[str, Field(min_length=1)]
 Whole = Annotated[int, Field(le=MAX_INTEGER)]
 Number = Annotated[float, Field(allow_inf_nan=False, le=1e9)]  # 30 years; more than that can't be waited for
@@ -89,6 +90,10 @@ class Spec(BaseModel):
     """Unset: not sent, or 0.95 with repeats."""
     max_energy_j: Annotated[Number, Field(gt=0)] | None = None
     """Gross joules of the agent stage, by the source that the run's energy is told by."""
+    guard: GuardMode = "off"
+    """Against loops. observe: they are marked; nudge: the model is told, three times at most; stop: the run ends."""
+    guard_patience: Annotated[Whole, Field(ge=1)] | None = None
+    """Steps for which a guard that stops lets a loop go on. Unset: 20."""
     think: bool = False
     protocol: Literal["auto", "text", "tools"] = "auto"
     """auto: tools where model and agent both have them, else text."""
@@ -99,6 +104,7 @@ class Spec(BaseModel):
 
 
 DEFAULT_NUM_CTX = 16384
+DEFAULT_GUARD_PATIENCE = 20
 
 FLAGS = {
     "rest_s": "--rest",

@@ -361,6 +361,7 @@ class _Keeper:
                 [call_energy_row(figure, finished.calls or []) for figure in finished.energy.calls],
                 [asdict(artefact) for artefact in finished.artefacts],
                 finished.grade.notes,
+                [asdict(intervention) for intervention in finished.interventions],
             )
         except sqlite3.OperationalError as error:
             raise _not_stored(bench, planned, error) from error

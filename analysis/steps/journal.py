@@ -41,6 +41,11 @@ class Call:
         return self.status not in NO_STEPS and not (self.status == "engine_error" and self.http_status is None)
 
 
+def said_in(text: str, thinking: str) -> str:
+    """The words of an answer by which it is judged: its thinking only where it has no others."""
+    return text or thinking
+
+
 def read_calls(calls: Iterable[str], messages: Iterable[str]) -> list[Call]:
     """The calls in their order, from the lines of both files. Raises Unanalysable."""
     said: dict[str, Mapping[str, Any]] = {}
@@ -61,7 +66,7 @@ def read_calls(calls: Iterable[str], messages: Iterable[str]) -> list[Call]:
                 cut=content["finish_reason"] == "length",
                 workdir=content.get("workdir"),
                 messages=[said[sha256] for sha256 in content["messages"]],
-                text=answer["text"] + (f"\n{answer['thinking']}" if answer["thinking"] and not answer["text"] else ""),
+                text=said_in(answer["text"], answer["thinking"]),
                 tool_calls=[call for call in answer["tool_calls"] if isinstance(call, dict)],
             )
         except KeyError as error:

@@ -37,12 +37,12 @@ def report(
 
 def print_cells(database: Path, sweep_id: str) -> None:
     """The table that ends a sweep: one row for each agent and model."""
-    from harness.analysis.summary import SHORT, cells, energy_note, how_many_tasks, left_out_note, replaced
+    from harness.analysis.summary import SHORT, cells, energy_note, guard_note, how_many_tasks, left_out_note, replaced
     from harness.store.db import read_store
 
     with contextlib.closing(read_store(database)) as store:
         rows = cells(store, sweep_id)
-        notes = [note for note in (energy_note(rows), left_out_note(rows)) if note]
+        notes = [energy_note(rows), left_out_note(rows), guard_note(store, sweep_id)]
         tasks = how_many_tasks(store, sweep_id)
         overrides = replaced(store, sweep_id)
     if not rows:
@@ -50,7 +50,7 @@ def print_cells(database: Path, sweep_id: str) -> None:
     print_table(f"sweep {sweep_id}", list(SHORT.values()), [[row[name] for name in SHORT] for row in rows])
     print("means per valid run; seconds and joules of the agent stage")
     print(tasks)
-    for note in notes:
+    for note in filter(None, notes):
         print(note)
     for line in overrides:
         print(line)

@@ -94,7 +94,7 @@ def show_run(
         run = {"outcome": summary["outcome"], **run, "flags": json.loads(run["flags"])}
         children = {
             table: list(store.query(f"SELECT * FROM {table} WHERE run_id = ? ORDER BY rowid", [run_id]))
-            for table in ("calls", "energy", "grades", "artefacts")
+            for table in ("calls", "interventions", "energy", "grades", "artefacts")
         }
         [analysed] = analyse(store, folder, run["sweep_id"], run_id)
     beside = marks(analysed.history) if analysed.history else {}
@@ -116,6 +116,10 @@ def show_run(
         if analysed.unanalysable:
             print(f"its loops are unknown: {analysed.why}")
         print(f"step by step: harness loops {run_id}")
+    if children["interventions"]:
+        fields = ["call_index", "action", "kind", "onset", "steps", "text"]
+        rows = [[done[name] for name in fields] for done in children["interventions"]]
+        print_table(f"guard ({run['guard']})", fields, rows)
     fields = ["source", "component", "layer", "phase", "joules", "low_j", "high_j", "kind", "coverage"]
     rows = [
         [*(figure[name] for name in fields), figure["detail"] if figure["joules"] is None else ""]

@@ -58,6 +58,10 @@ def sweep(
     time_limit_s: Annotated[float | None, typer.Option("--time-limit", help="Seconds for the agent.")] = None,
     max_calls: Annotated[int | None, typer.Option(help="Calls a run may make.")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Tokens a run may use, in and out.")] = None,
+    guard: Annotated[str | None, typer.Option(help="Against loops: off, observe, nudge or stop.")] = None,
+    guard_patience: Annotated[
+        int | None, typer.Option(help="Steps for which --guard stop lets a loop go on. Default: 20.")
+    ] = None,
     max_energy: Annotated[str | None, typer.Option(help="Energy a run may use, as 50kJ.")] = None,
     num_ctx: Annotated[int | None, typer.Option(help="Window in tokens.")] = None,
     num_predict: Annotated[int | None, typer.Option(help="Longest answer in tokens.")] = None,
@@ -88,6 +92,7 @@ def sweep(
         "repeats": repeats, "seed": seed, "order": order, "rest_s": rest_s, "retries": retries,
         "time_limit_s": time_limit_s, "max_calls": max_calls, "max_tokens": max_tokens,
         "max_energy_j": None if max_energy is None else _joules(max_energy),
+        "guard": guard, "guard_patience": guard_patience,
         "num_ctx": num_ctx, "num_predict": num_predict, "temperature": temperature, "top_p": top_p,
         "think": None if think is None else think == "on", "protocol": protocol, "cpus": cpus,
         "memory_mb": memory_mb, "disk_mb": disk_mb, "warmup": warmup, "rest_band_c": rest_band_c,
@@ -320,6 +325,8 @@ def _print_plan(plan: Plan, as_json: bool) -> None:
 
 def _rules(plan: Plan) -> str:
     """The rules of the experiment in words."""
+    from harness.spec import DEFAULT_GUARD_PATIENCE
+
     spec = plan.spec
     loads = [run.model.label for run in plan.runs if run.model]
     changes = sum(1 for number, label in enumerate(loads) if number == 0 or label != loads[number - 1])
@@ -334,6 +341,9 @@ def _rules(plan: Plan) -> str:
         said.append(f"control job every {spec.control_every} runs")
     if spec.slots > 1:
         said.append(f"{spec.slots} runs at a time")
+    if spec.guard != "off":
+        patience = spec.guard_patience or DEFAULT_GUARD_PATIENCE
+        said.append(f"guard {spec.guard}" + (f", patience {patience}" if spec.guard == "stop" else ""))
     return "; ".join(said)
 
 

@@ -7,14 +7,16 @@ import contextlib
 import logging
 import time
 import uuid
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol, cast
 
+from harness.analysis.steps.journal import NO_STEPS
 from harness.engines.base import ChatRequest, Delta, Engine, EngineError, Finish, ModelInfo
 from harness.gateway import limits
+from harness.gateway.guard import Guard
 from harness.gateway.ledger import CallRecord, CallStatus, Journal, Spoken
 from harness.gateway.limits import Limits, Stop
 from harness.gateway.policy import Policy, derive_seed
@@ -43,6 +45,7 @@ class Call:
     request_bytes: int
     arrived: float
     workdir: str | None = None
+    messages: Sequence[Mapping[str, Any]] | None = None  # for the engine, where a guard has a word in them
     index: int = -1
     began: float = 0.0
     started_at: str = ""
@@ -96,6 +99,7 @@ class Calls:
         self._over = over
         self._mark = mark
         self._limits = Limits(policy)
+        self.guard = None if policy.guard == "off" else Guard(policy.guard, policy.guard_patience)
         self.opened_s = time.monotonic()
         self._turn = asyncio.Lock()
         self._open: set[Call] = set()
@@ -122,6 +126,7 @@ class Calls:
         try:
             async with self._turn:
                 failure = await self._try_until_it_counts(call, reply, out)
+                self._tell_guard(call)
             # Counted by now, so the next call may begin; the rest depends on how fast the client reads.
             await self._send_end(call, failure, reply, out)
         finally:
@@ -183,7 +188,7 @@ class Calls:
         self._begin(call)
         if call.given_up:  # while it waited
             failure: Failure | None = _aborted(call.given_up)
-        elif stop := self._limits.before():
+        elif stop := self._limits.before() or self._ask_guard(call):
             self._stop(stop)
             failure = Failure("limit", 403, stop.reason, f"the run is over: {stop.detail}")
         else:
@@ -206,9 +211,30 @@ class Calls:
         self._record(call, failure, begun=out.begun)
         return failure
 
+    def _ask_guard(self, call: Call) -> Stop | None:
+        """Let the guard see a request, once for all its tries."""
+        if self.guard is None or call.again is not None:
+            return None
+        call.messages, stop = self.guard.before(call.index, call.ask.messages, call.workdir)
+        return stop
+
+    def _tell_guard(self, call: Call) -> None:
+        """Let the guard see what became of a request: the same as the journal will tell."""
+        record, answer = call.record, call.answer
+        if self.guard is None or record is None or record.status in NO_STEPS:
+            return
+        if record.status == "engine_error" and record.http_status is None:
+            return
+        if record.seed is None:  # given up while it waited: nobody has seen the request yet
+            self.guard.before(record.index, call.ask.messages, call.workdir)
+        cut = record.finish_reason == "length"
+        self.guard.after(
+            record.index, record.status, "".join(answer.text), "".join(answer.thinking), answer.tool_calls, cut
+        )  # fmt: skip
+
     async def _ask_engine(self, call: Call, seed: int, reply: Reply, out: Out) -> Failure | None:
         """Stream the engine's answer into `call`, and on to a client that streams."""
-        request = self._request(call.ask, seed)
+        request = self._request(call, seed)
         failure: Failure | None
         scope = call.scope = asyncio.timeout(self._policy.call_timeout_s)
         self._mark()
@@ -250,11 +276,11 @@ class Calls:
         limit = f"the answer was not complete after {self._policy.call_timeout_s:g} s"
         return Failure("timeout", 400, "call_timeout", limit)
 
-    def _request(self, ask: Ask, seed: int) -> ChatRequest:
-        policy = self._policy
+    def _request(self, call: Call, seed: int) -> ChatRequest:
+        policy, ask = self._policy, call.ask
         return ChatRequest(
             model=policy.model,
-            messages=ask.messages,
+            messages=ask.messages if call.messages is None else call.messages,
             num_ctx=policy.num_ctx,
             num_predict=policy.num_predict,
             temperature=policy.temperature,

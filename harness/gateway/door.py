@@ -25,6 +25,7 @@ from starlette.types import Message, Receive, Scope, Send
 from harness.engines.base import Engine, ModelInfo
 from harness.gateway import ollama, openai
 from harness.gateway.calls import Call, Calls, run_over
+from harness.gateway.guard import Intervention
 from harness.gateway.ledger import CallRecord, Journal
 from harness.gateway.limits import Stop
 from harness.gateway.policy import Policy
@@ -78,6 +79,11 @@ class Door:
     def opened_s(self) -> float:
         """The moment, by the monotonic clock, from which the calls' offsets count."""
         return self._calls.opened_s
+
+    @property
+    def interventions(self) -> list[Intervention]:
+        """What the run's guard did; to be read when the door is closed."""
+        return list(self._calls.guard.interventions) if self._calls.guard else []
 
     @property
     def closed(self) -> bool:

@@ -6,6 +6,8 @@ import hashlib
 from dataclasses import dataclass
 from typing import Literal
 
+from harness.spec import DEFAULT_GUARD_PATIENCE, GuardMode
+
 
 @dataclass(frozen=True)
 class Policy:
@@ -22,6 +24,8 @@ class Policy:
     max_calls: int | None
     max_tokens: int | None  # input and output together, over all calls
     call_timeout_s: float
+    guard: GuardMode = "off"
+    guard_patience: int = DEFAULT_GUARD_PATIENCE  # steps for which a guard that stops lets a loop go on
 
 
 def derive_seed(seed: int, index: int) -> int:

@@ -154,6 +154,7 @@ def insert_run(
     call_energy: Iterable[Mapping[str, Any]],
     artefacts: Iterable[Mapping[str, Any]],
     notes: Sequence[str] = (),
+    interventions: Iterable[Mapping[str, Any]] = (),
 ) -> None:
     """Store a run with all that belongs to it; `notes` are the grading's.
 
@@ -165,6 +166,9 @@ def insert_run(
         db.table("calls").insert_all(calls)
         db.table("energy").insert_all({"run_id": run_id, **figure} for figure in energy)
         db.table("call_energy").insert_all({"run_id": run_id, **figure} for figure in call_energy)
+        db.table("interventions").insert_all(
+            {"run_id": run_id, "number": number, **row} for number, row in enumerate(interventions, 1)
+        )
         kept = [{"run_id": run_id, **artefact} for artefact in artefacts]
         db.table("artefacts").insert_all(kept)
         log = next((artefact["path"] for artefact in kept if artefact["name"] == "tests.log"), None)

@@ -167,3 +167,83 @@ def test_two_sweeps_on_one_database(harness) -> None:
     finally:
         first.communicate(timeout=120)
     assert first.returncode == 0
+
+
+# Loops, and what a guard does about them.
+
+LOOPING = {"when_exhausted": "repeat"}
+
+
+def test_a_guard_that_stops_ends_a_looping_run_and_its_patch_is_graded_all_the_same(harness) -> None:
+    model = harness.script(fix(), bash("ls"), **LOOPING)
+    done = harness("sweep", *MINI, "--models", model, "--guard", "stop", "--guard-patience", "4")
+    assert done.code == 0, done.err
+    [row] = harness.rows("SELECT * FROM runs")
+    assert (row["ended_by"], row["verdict"]) == ("stopped_by_guard", "resolved"), done.err
+    assert (row["guard"], row["guard_patience"]) == ("stop", 4)
+    assert "repeated_action from call 2 on, 4 steps" in row["ended_detail"]
+    assert row["calls"] == 6  # the patch, the first ls, and four more
+    said = harness.rows("SELECT * FROM interventions ORDER BY number")
+    assert [(done["action"], done["call_index"], done["onset"], done["steps"]) for done in said] == [
+        ("observed", 4, 2, 2),
+        ("stopped", 6, 2, 4),
+    ]
+    # What was seen live is what the journal tells.
+    told = harness("loops", row["run_id"], "--json").json()
+    assert [(loop["kind"], loop["onset"], loop["end"], loop["steps"]) for loop in told["loops"]] == [
+        ("repeated_action", 2, 5, 4)
+    ]
+    assert told["class"] == "resolved"
+    assert [step["changed"] for step in told["steps"]][:3] == [True, False, False]
+    shown = harness("runs", "show", row["run_id"])
+    assert "repeated_action to 5" in shown.out
+    assert "guard (stop)" in shown.out
+    report = harness("report")
+    assert "guard stop, patience 4: observed 1 times in 1 runs; stopped 1 times in 1 runs" in report.out
+
+
+def test_a_guard_that_nudges_tells_the_model_and_the_run_goes_on(harness) -> None:
+    model = harness.script(bash("ls"), bash("ls"), bash("ls"), fix(), SUBMIT)
+    done = harness("sweep", *MINI, "--models", model, "--guard", "nudge")
+    assert done.code == 0, done.err
+    [row] = harness.rows("SELECT * FROM runs")
+    assert (row["ended_by"], row["verdict"], row["guard_patience"]) == ("submitted", "resolved", None)
+    [told] = harness.rows("SELECT * FROM interventions")
+    assert (told["action"], told["kind"], told["call_index"]) == ("nudged", "repeated_action", 3)
+    assert "`ls` was run 3 times with the same outcome" in told["text"]
+    tokens = harness.rows("SELECT input_tokens FROM calls ORDER BY call_index")
+    assert tokens[3]["input_tokens"] > tokens[2]["input_tokens"] + 10
+    loops = harness("loops").out
+    assert "guard would have stopped none" in loops  # a run that was nudged tells nothing of what would have been
+
+
+def test_a_sweep_without_a_guard_says_what_one_would_have_saved(harness) -> None:
+    model = harness.script(bash("ls"), **LOOPING)
+    done = harness("sweep", *MINI, "--models", model, "--max-calls", "12")
+    assert done.code == 0, done.err
+    assert harness.rows("SELECT * FROM interventions") == []
+    told = harness("loops", "--json").json()
+    [cell] = told["cells"]
+    assert (cell["runs"], cell["looping"], cell["stuck"], cell["calls"]["value"]) == (1, 1, 1, 11)
+    assert told["failures"][0]["classes"] == {"loop: repeated_action": 1}
+    [three] = [point for point in told["guard"] if point["patience"] == 3]
+    calls = harness.rows("SELECT call_index, input_tokens + output_tokens AS tokens FROM calls WHERE sent")
+    assert three["saved_tokens"] == sum(call["tokens"] for call in calls if call["call_index"] >= 4)
+    assert (three["lost"], three["resolved"], three["lost_share"]) == (0, 0, None)
+    page = next(harness.runs.glob("*/summary.html")).read_text()
+    assert "loop: repeated_action" in page
+    assert "never recovered" in harness("loops").out
+
+
+def test_a_journal_that_is_damaged_later_spoils_no_report(harness) -> None:
+    model = harness.script(bash("ls"), SUBMIT)
+    assert harness("sweep", *MINI, "--models", model).code == 0
+    [row] = harness.rows("SELECT * FROM runs")
+    journal = harness.runs / row["sweep_id"] / row["run_id"] / "calls.jsonl.gz"
+    journal.write_bytes(journal.read_bytes()[:60])
+    for words in (["loops"], ["loops", row["run_id"]], ["runs", "show", row["run_id"]], ["report"], ["energy"]):
+        done = harness(*words)
+        assert done.code == 0, (words, done.err)
+        assert "Traceback" not in done.err
+    assert "unanalysable" in harness("loops").out
+    assert "calls.jsonl, line " in harness("loops", row["run_id"]).out
