@@ -1,6 +1,7 @@
 """Writes the pages of this folder that are made: cli.md and schema.md from the code, tasks.md from verified-mini.json,
 which `harness tasks verify swe-bench-verified-mini --json` printed, and agents.md from the agents' manifests and from
-their records, which `harness agents check --record` wrote.
+their records, which `harness agents check --record` wrote. Of loops.md, which is written by hand, it fills in the parts
+between marks, from the code and from the labelled set in tests/loops.
 
 python docs/generate.py            write them
 python docs/generate.py --check    write nothing; exit 1 and name the pages that are out of date
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import json
 import sys
 import tempfile
@@ -21,6 +23,9 @@ from typer.main import get_command
 
 from harness import agent_record
 from harness.agent_record import Record
+from harness.analysis.failures import RULES
+from harness.analysis.loops.kinds import KINDS, Settings, rule_of
+from harness.analysis.steps.observations import ESCAPES
 from harness.cli import app
 from harness.flags import FLAGS
 from harness.manifests import Agent, find_agents
@@ -204,7 +209,7 @@ def agents_page() -> str:
         table(
             ["agent", "on format errors", "on loops", "on timeouts"],
             [
-                [agent.name, *(agent.manifest.behaviour.get(rule, "") for rule in RULES)]
+                [agent.name, *(agent.manifest.behaviour.get(rule, "") for rule in BEHAVIOUR)]
                 for agent in agents
                 if agent.manifest.behaviour
             ],
@@ -243,7 +248,7 @@ def agents_page() -> str:
     return NOTE + "\n".join(parts)
 
 
-RULES: tuple[Literal["format_errors", "loops", "timeouts"], ...] = ("format_errors", "loops", "timeouts")
+BEHAVIOUR: tuple[Literal["format_errors", "loops", "timeouts"], ...] = ("format_errors", "loops", "timeouts")
 
 BEHAVIOURS = {
     "Answers that break the format": ("rambles", "no-code-block", "broken-format", "says-nothing", "too-long"),
@@ -304,9 +309,78 @@ def _compared(record: Record) -> list[str]:
     return cells
 
 
+def loops_page() -> str:
+    """The page as it is, with the parts that are made filled in anew."""
+    quality = _quality()
+    parts = {
+        "kinds": table(
+            ["kind", "when", "rule", "onset", "example"],
+            [
+                [f"`{kind.name}`", kind.when, rule_of(kind, Settings()), kind.onset, _example(quality, kind.name)]
+                for kind in KINDS.values()
+            ],
+        ),
+        "agreement": table(
+            ["group", "runs", "differ", "kappa: loops", "kappa: kinds", "the same onset"], quality.agreement()
+        ),
+        "runs": table(
+            ["half", "group", "runs", "with loops", "precision", "recall", "OpenHands: precision", "recall"],
+            quality.runs_table(),
+        ),
+        "held-out": "Held out:\n\n" + table(LOOP_HEADS, quality.kinds_table(True)),
+        "all": "All:\n\n" + table(LOOP_HEADS, quality.kinds_table(None)),
+        "failures": table(["class", "when"], [[rule.name, rule.when] for rule in RULES]),
+        "guard": table(
+            ["patience", "tokens saved", "lost", "share lost", "held out: tokens saved", "lost"],
+            [
+                [*whole, *half[1:3]]
+                for whole, half in zip(quality.guard_table(None), quality.guard_table(True), strict=True)
+            ],
+        ),
+    }  # fmt: skip
+    text = (FOLDER / "loops.md").read_text(encoding="utf-8")
+    for name, content in parts.items():
+        before, begin, rest = text.partition(f"<!-- {name} -->\n")
+        _, end, after = rest.partition("<!-- end -->")
+        if not (begin and end):
+            raise SystemExit(f"docs/loops.md has no part {name!r}: <!-- {name} --> and <!-- end -->")
+        text = f"{before}{begin}\n{content}\n{end}{after}"
+    return text
+
+
+LOOP_HEADS = ["group", "kind", "precision", "recall", "onset: median", "OpenHands: recall"]
+SHOWN = 90  # characters of an example
+
+
+def _quality() -> Any:
+    """The measuring of the detector, which lies beside the labelled set."""
+    sys.path.insert(0, str(FOLDER.parent / "tests" / "loops"))
+    return importlib.import_module("quality")
+
+
+def _example(quality: Any, kind: str) -> str:
+    found = quality.example(kind)
+    if found is None:
+        return "–"
+    trace, loop = found
+    step = next(step for step in trace.steps if step.call == loop.onset)
+    said = step.said.actions[0].text if step.said.actions else step.said.text
+    outcome = step.observation if step.observation else "nothing came back"
+    return (
+        f"{trace.agent} with {trace.model}, steps {loop.onset} to {loop.end}: {_quoted(said)} gives {_quoted(outcome)}"
+    )
+
+
+def _quoted(text: str) -> str:
+    plain = "".join(letter if letter.isprintable() else " " for letter in ESCAPES.sub("", text))
+    line = " ".join(plain.replace("`", "'").split())
+    return f"`{line if len(line) <= SHOWN else line[: SHOWN - 1] + '…'}`"
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "agents.md": agents_page,
     "cli.md": cli_page,
+    "loops.md": loops_page,
     "schema.md": schema_page,
     "tasks.md": tasks_page,
 }

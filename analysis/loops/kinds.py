@@ -109,7 +109,7 @@ KINDS: dict[KindName, Kind] = {
             "the same parts of the same files are read again and again though nothing has changed them, be it by other "
             "commands",
             "{rereads} steps in a row that print three lines or more, all of which were printed before since the files "
-            "last changed",
+            "last changed, just those of the last one twice or more",
             "the first of them",
         ),
         Kind(

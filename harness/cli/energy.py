@@ -68,11 +68,6 @@ def energy(
 
     database, folder = places(db, runs_dir)
     with contextlib.closing(read_store(database)) as store:
-        if "session_energy" not in store.table_names():
-            raise UserError(
-                f"{database} was written by an older harness and can't be updated where it lies: copy it to a folder "
-                "that you may write to, and name the copy with --db"
-            )
         sweep_id = find_sweep(store, sweep)["sweep_id"]
         analysed = analyse(store, folder, sweep_id)
         cells = metrics.cells(store, sweep_id, edp_exponent=exponent, analysed=analysed)

@@ -19,7 +19,7 @@ from sqlite_utils import Database
 from harness.errors import MachineError, UserError
 from harness.flags import FLAGS
 from harness.outcome import ENDINGS, all_outcomes
-from harness.store.migrations import migrate
+from harness.store.migrations import is_current, migrate
 
 
 def open_store(path: Path) -> Database:
@@ -48,13 +48,20 @@ def open_store(path: Path) -> Database:
 
 
 def read_store(path: Path) -> Database:
-    """Open an existing database for reading. Raises UserError when there is none at `path`."""
+    """Open an existing database for reading. Raises UserError when there is none at `path`, or one of an older schema
+    that can't be written."""
     if not path.is_file():
         raise UserError(f"there is no database at {path}: run `harness sweep` first, or name another one with --db")
     if os.access(path, os.W_OK) and os.access(path.parent, os.W_OK):
         return open_store(path)
     # Another user's, or an archived one: WAL would need its folder, so what has reached the file itself is read.
-    return Database(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True))
+    db = Database(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True))
+    if not is_current(db):
+        raise UserError(
+            f"{path} was written by an older harness and can't be updated where it lies: copy it to a folder "
+            "that you may write to, and name the copy with --db"
+        )
+    return db
 
 
 def _write_meanings(db: Database) -> None:

@@ -43,6 +43,12 @@ def migrate(db: Database) -> None:
                 )
 
 
+def is_current(db: Database) -> bool:
+    """Whether every step was applied."""
+    table = db.table("migrations")
+    return table.exists() and {step.__name__ for step in MIGRATIONS} <= {row["name"] for row in table.rows}
+
+
 def run_script(db: Database, script: str) -> None:
     """Run statements one by one: `executescript` would commit the transaction that keeps a step whole."""
     for statement in script.split(";\n"):

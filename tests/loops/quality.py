@@ -24,11 +24,13 @@ import openhands_rules
 from traces import Trace, read
 
 from harness.analysis.intervals import wilson
+from harness.analysis.loops.counterfactual import Recorded, curve
 from harness.analysis.loops.detector import Loop
 from harness.analysis.loops.kinds import KINDS
-from harness.analysis.loops.watch import history_of
+from harness.analysis.loops.watch import History, history_of
 
 FOLDER = Path(__file__).parent
+PATIENCES = (2, 3, 5, 8, 12, 16, 18, 20, 22, 25, 30)
 GROUPS = ("real", "hard_negative", "composed")
 Label = Mapping[str, Any]
 Finder = Callable[[Trace], Sequence[Loop]]
@@ -49,10 +51,15 @@ def held_out(name: str) -> bool:
 
 
 @cache
-def found_by_us(trace: Trace) -> tuple[Loop, ...]:
-    return tuple(history_of(trace.calls).loops)
+def history(trace: Trace) -> History:
+    return history_of(trace.calls)
 
 
+def found_by_us(trace: Trace) -> Sequence[Loop]:
+    return history(trace).loops
+
+
+@cache
 def found_by_openhands(trace: Trace) -> Sequence[Loop]:
     return openhands_rules.loops_of(trace.steps)
 
@@ -152,7 +159,7 @@ def agreement() -> list[list[str]]:
             if match["kind"] == label["kind"] and match["onset"] <= label["end"] and label["onset"] <= match["end"]
         ]
         rows.append([
-            name, str(len(chosen)), _kappa(runs), _kappa([(a, b) for a, b in kinds]),
+            name, str(len(chosen)), str(sum(a != b for a, b in runs)), _kappa(runs), _kappa([(a, b) for a, b in kinds]),
             share(sum(onsets), len(onsets)),
         ])  # fmt: skip
     return rows
@@ -194,6 +201,48 @@ def kinds_table(held: bool | None) -> list[list[str]]:
             if ours.found + ours.missed + ours.wrong:
                 rows.append([group, kind or "all kinds", ours.precision, ours.recall, ours.onset, theirs.recall])
     return rows
+
+
+def played(held: bool | None) -> list[Recorded]:
+    """The runs of scripted policies: what only looks like a loop, and loops of which some recover and then resolve
+    their task and others never do."""
+    return [
+        Recorded(trace.tokens, history(trace), trace.outcome == "resolved")
+        for trace in traces()
+        if trace.group != "real" and held in (None, held_out(trace.name))
+    ]
+
+
+def guard_table(held: bool | None) -> list[list[str]]:
+    """Savings and losses on the scripted policies, a row for each patience."""
+    return [
+        [
+            str(point.patience),
+            f"{point.share:.0%} ({point.low:.0%} to {point.high:.0%})",
+            f"{point.lost} of {point.resolved}",
+            f"{point.lost_share:.1%} "
+            + (
+                f"({point.lost_low:.1%} to {point.lost_high:.1%})" if point.lost else f"(at most {point.lost_high:.1%})"
+            ),
+        ]
+        for point in curve(played(held), PATIENCES)
+        if point.share is not None and point.low is not None and point.lost_share is not None
+    ]
+
+
+def example(kind: str) -> tuple[Trace, Loop] | None:
+    """The longest loop of a kind, of a real model where there is one."""
+    agreed = labels()
+    for group in ("real", "composed"):
+        found = [
+            (trace, loop)
+            for trace in traces()
+            for loop in (found_by_us(trace) if trace.group == group else ())
+            if loop.kind == kind and any(_alike(loop, label) for label in agreed[trace.name])
+        ]
+        if found:
+            return max(found, key=lambda pair: pair[1].steps)
+    return None
 
 
 def main() -> None:

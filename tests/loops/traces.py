@@ -40,6 +40,8 @@ class Trace:
     ended_by: str
     outcome: str
     calls: list[Call]
+    tokens: dict[int, int]
+    """Of each call, prompt and answer together, in the engine's count; for the scripted model, words."""
 
     @property
     def steps(self) -> list[Step]:
@@ -51,9 +53,13 @@ def read(file: Path) -> list[Trace]:
         content = json.load(packed)
     messages = [json.dumps({"sha256": sha256, "message": message}) for sha256, message in content["messages"].items()]
     return [
-        Trace(**facts, calls=read_calls([json.dumps(call) for call in calls], messages))
+        Trace(**facts, calls=read_calls([json.dumps(call) for call in calls], messages), tokens=_tokens(calls))
         for facts, calls in content["traces"]
     ]
+
+
+def _tokens(calls: Sequence[Any]) -> dict[int, int]:
+    return {call["index"]: (call["input_tokens"] or 0) + (call["output_tokens"] or 0) for call in calls}
 
 
 def pack(out: Path, group: str, folders: Sequence[Path]) -> None:
