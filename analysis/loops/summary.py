@@ -44,11 +44,15 @@ class Waste:
 
 
 def wastes(runs: Sequence[Analysed]) -> list[Waste]:
+    """By agent and model, and of several the sum last."""
     groups: dict[tuple[str, str], list[Analysed]] = {}
     for run in runs:
         if run.run["counts"] and (run.history or run.unanalysable):
             groups.setdefault((run.run["agent"], run.model), []).append(run)
-    return [_waste(agent, model, group) for (agent, model), group in groups.items()]
+    cells = [_waste(agent, model, group) for (agent, model), group in groups.items()]
+    if len(cells) > 1:
+        cells.append(_waste("all", "all", [run for group in groups.values() for run in group]))
+    return cells
 
 
 def _waste(agent: str, model: str, group: Sequence[Analysed]) -> Waste:

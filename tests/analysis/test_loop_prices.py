@@ -197,6 +197,16 @@ def test_the_sum_of_a_cell_and_how_its_runs_differ(db: Database, tmp_path: Path)
     assert len(recorded(runs)) == 2
 
 
+def test_the_sum_over_a_sweep_stands_last(db: Database, tmp_path: Path) -> None:
+    one, other = add(db, tmp_path / "0", 0), add(db, tmp_path / "1", 1, agent="b")
+    assert [(cell.agent, cell.stuck, cell.tokens.value) for cell in wastes([one, other])] == [
+        ("a", 1, 1_840),
+        ("b", 1, 1_840),
+        ("all", 2, 3_680),
+    ]
+    assert wastes([one, other])[2].joules.value == pytest.approx(2 * (wasted(one).joules or 0))
+
+
 def test_the_share_after_the_last_useful_step(db: Database, tmp_path: Path) -> None:
     run = add(db, tmp_path)
     [cell] = metrics.cells(db, "s", analysed=[run])
