@@ -41,7 +41,6 @@ class Detector:
         self._found: list[Loop] = []
         self._grown: dict[int, Loop] = {}
         self._threads: dict[int, _Thread] = {}
-        self._degenerate = _Series(self, "degenerate", 0, self.settings.degenerate, opens_at=1, onset_at=1)
         self._lines: set[int] = set()  # read since the files last changed
         self._readings: dict[frozenset[int], int] = {}  # times that just these lines were read since then
         self._outcomes: dict[str, set[str]] = {}  # by action, since the files last changed
@@ -51,7 +50,7 @@ class Detector:
     def hear(self, said: Answer) -> None:
         """An answer is there."""
         thread = self._thread(said.thread)
-        self._degenerate.add(said.call, True if self._is_degenerate(said) else None)
+        thread.degenerate.add(said.call, True if self._is_degenerate(said) else None)
         if said.request == "again":
             thread.again.add(said.call, True)
         else:
@@ -316,6 +315,7 @@ class _States:
 class _Thread:
     """What is counted for each conversation."""
 
+    degenerate: _Series
     again: _Series
     cuts: _Series
     unreadable: _Series
@@ -330,6 +330,7 @@ class _Thread:
     def of(cls, detector: Detector, number: int) -> _Thread:
         settings = detector.settings
         return cls(
+            degenerate=_Series(detector, "degenerate", number, settings.degenerate, opens_at=1, onset_at=1),
             # Only what is sent again is counted, so the first time is not.
             again=_Series(detector, "retry_storm", number, settings.requests - 1, onset_at=1),
             cuts=_Series(detector, "context_thrash", number, settings.cuts),
