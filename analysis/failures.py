@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from harness.analysis.loops.stored import Analysed
 
 Seen = Analysed
-NOT_OURS = frozenset({"format_errors", "context_thrash"})
-"""Kinds of loops that are the sign of another failure."""
+NO_LOOP = frozenset({None, "format_errors", "context_thrash"})
+"""Nothing, and the kinds of loops that are the sign of another failure."""
 
 
 @dataclass(frozen=True)
@@ -49,14 +49,14 @@ RULES: tuple[Rule, ...] = (
         lambda seen: seen.run["ended_by"] == "format_failure" or _loop(seen) == "format_errors",
     ),
     Rule(
+        "loop",
+        "a guard stopped it, or it never recovered from a loop that was plain (with the loop's kind)",
+        lambda seen: seen.run["ended_by"] == "stopped_by_guard" or _loop(seen) not in NO_LOOP,
+    ),
+    Rule(
         "context loss",
         "the conversation outgrew the window, or was cut down again and again to the end",
         lambda seen: seen.run["ended_by"] == "context_overflow" or _loop(seen) == "context_thrash",
-    ),
-    Rule(
-        "loop",
-        "a guard stopped it, or it never recovered from a loop that was plain (with the loop's kind)",
-        lambda seen: seen.run["ended_by"] == "stopped_by_guard" or _loop(seen) is not None,
     ),
     Rule(
         "timeout or budget",

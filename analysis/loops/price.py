@@ -90,9 +90,14 @@ class Spending:
 
 
 def tokens_of(calls: Sequence[Mapping[str, Any]]) -> int | None:
-    """Of prompts (the cached part included) and answers together; None where those of some call are unknown."""
+    """Of prompts (the cached part included) and answers together; None where those of some call are unknown.
+
+    On a prompt that did not fit its window no work was done: that call has none.
+    """
     total = 0
     for call in calls:
+        if call["status"] == "context_overflow" and call["output_tokens"] is None:
+            continue
         if call["input_tokens"] is None or call["output_tokens"] is None:
             return None
         total += call["input_tokens"] + call["output_tokens"]

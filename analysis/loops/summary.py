@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from statistics import quantiles
 
@@ -127,8 +127,8 @@ class OfAKind:
     loops: int
     runs: int
     dead_ends: int
-    wasted_tokens: int
-    """Of those runs; of calls whose tokens are known."""
+    wasted_tokens: int | None
+    """Of those runs; None where the tokens of one are unknown."""
 
 
 def kinds(runs: Sequence[Analysed]) -> list[OfAKind]:
@@ -141,10 +141,15 @@ def kinds(runs: Sequence[Analysed]) -> list[OfAKind]:
             found.append(
                 OfAKind(
                     kind, len(loops), len({run.run["run_id"] for run, _ in loops}), len(ends),
-                    sum(wasted(run).tokens or 0 for run in ends),
+                    _known(wasted(run).tokens for run in ends),
                 )
             )  # fmt: skip
     return found
+
+
+def _known(values: Iterable[int | None]) -> int | None:
+    found = list(values)
+    return None if None in found else sum(value for value in found if value is not None)
 
 
 def recorded(runs: Sequence[Analysed]) -> list[Recorded]:

@@ -138,7 +138,7 @@ def _print_kinds(found: Sequence[OfAKind]) -> None:
     print_table(
         "by kind",
         ["kind", "loops", "in runs", "first that a run never recovered from", "tokens from there on"],
-        [[kind.kind, kind.loops, kind.runs, kind.dead_ends, f"{kind.wasted_tokens:,}"] for kind in found],
+        [[kind.kind, kind.loops, kind.runs, kind.dead_ends, _count(kind.wasted_tokens)] for kind in found],
     )
 
 
@@ -234,6 +234,10 @@ def _cut(text: str | None) -> str | None:
         return None
     line = " ".join(text.split())
     return line if len(line) <= CUT else f"{line[: CUT - 1]}…"
+
+
+def _count(tokens: int | None) -> str | None:
+    return None if tokens is None else f"{tokens:,}"
 
 
 def _number(figure: Figure) -> str | None:

@@ -223,6 +223,11 @@ def test_tokens_that_the_engine_did_not_count_make_no_sum(db: Database, tmp_path
     [cell] = wastes([run])
     assert cell.tokens.value is None
     assert "did not count" in (cell.tokens.why or "")
+    assert kinds([run])[0].wasted_tokens is None
+    # But on a prompt that did not fit no work was done.
+    db.execute("UPDATE calls SET input_tokens = NULL, status = 'context_overflow' WHERE call_index = 3")
+    [run] = analyse(db, tmp_path, "s")
+    assert wasted(run).tokens == 1_840 - 410
 
 
 # Journals that are not what they should be.
@@ -312,7 +317,8 @@ def test_marks_stand_beside_the_calls(db: Database, tmp_path: Path) -> None:
         ("environment error", {"ended_by": "submitted", "verdict": "grader_error"}, False),
         ("model error", {"ended_by": "model_error"}, True),
         ("format failure", {"ended_by": "format_failure"}, True),
-        ("context loss", {"ended_by": "context_overflow"}, True),
+        ("context loss", {"ended_by": "context_overflow"}, False),
+        ("loop: repeated_action", {"ended_by": "context_overflow"}, True),
         ("loop: repeated_action", {"ended_by": "budget_calls"}, True),
         ("loop: repeated_action", {"ended_by": "stopped_by_guard"}, True),
         ("loop: repeated_action", {"ended_by": "submitted"}, True),
