@@ -29,9 +29,8 @@ class Rule:
 
 
 def _loop(seen: Seen) -> str | None:
-    """The kind of the loop that it never recovered from, if that one was plain."""
-    loop = seen.dead_end
-    return loop.kind if loop is not None and loop.alarm is not None else None
+    """The kind of the loop that it never recovered from."""
+    return seen.dead_end.kind if seen.dead_end else None
 
 
 RULES: tuple[Rule, ...] = (

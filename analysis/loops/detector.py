@@ -15,6 +15,7 @@ from harness.analysis.loops.kinds import EXCLUSIVE, KindName, Settings
 from harness.analysis.steps.rebuild import Answer, Step
 
 LINES_OF_A_READING = 3
+LEAST_WORDS = 20  # of an answer that can be degenerate
 
 
 @dataclass(slots=True)
@@ -69,9 +70,11 @@ class Detector:
             thread.unreadable.go_on(said.call, said.status == "ok")
             return
         call, action, outcome = said.call, said.action, step.outcome
-        readable = not step.unreadable and said.status == "ok"
-        thread.unreadable.add(call, True if step.unreadable else None)
         changed = said.before is not None and step.after is not None and said.before != step.after
+        # What changed something was carried out, whatever its outcome reads like.
+        unreadable = step.unreadable and not changed
+        readable = not unreadable and said.status == "ok"
+        thread.unreadable.add(call, True if unreadable else None)
         news, worn = self._read(step)
         if readable and action:
             news = self._is_useful(step, changed, news)
@@ -82,22 +85,25 @@ class Detector:
             thread.error.add(call, None)
             return
         exact = action and not changed
-        thread.same.add(call, (action, outcome) if exact else None, failed=step.failed)
-        thread.error.add(call, step.error if exact else None)
+        same, error = thread.same.loop, thread.error
+        error.add(call, step.error if exact else None, plain=same is None or same.kind != "repeated_error")
+        key = (action, outcome) if exact else None
+        thread.same.add(call, key, failed=step.failed, plain=error.loop is None or not step.failed)
         thread.cycle.add(call, (action, outcome) if exact else None)
         if not action:
             return
         found = thread.same.loop or thread.error.loop or thread.cycle.loop or self._states.loop
-        stale = not news and not changed and not found
-        reading = stale and not step.failed and len(step.lines) >= LINES_OF_A_READING
+        stale = not news and not found
+        reading = stale and not changed and not step.failed and len(step.lines) >= LINES_OF_A_READING
         thread.reading.add(call, True if reading else None, plain=worn)
-        if stale or news or changed or found:
-            thread.stretch.add(call, True if stale else None)
+        thread.stretch.add(call, True if stale else None)
+        thread.last_action = action
 
     def feed_last(self, steps: Iterable[Step]) -> None:
         """The run is over: steps of which nothing came back, in the order of their calls.
 
-        What came of them is not known, so they begin nothing; a loop that they go on with goes on to them.
+        What came of them is not known, so a loop that they go on with goes on to them, and they begin none; but for the
+        last of several answers that can't be read, by which frameworks end a run.
         """
         for step in steps:
             said, thread = step.said, self._thread(step.thread)
@@ -105,16 +111,13 @@ class Detector:
                 continue
             thread.unreadable.go_on(said.call, not said.clear)
             if not said.action:
-                thread.talk.go_on(said.call)
+                thread.talk.go_on(said.call, thread.talk.loop is not None)
                 continue
             for series in (thread.same, thread.error):
-                if isinstance(series.key, tuple):
-                    series.go_on(said.call, series.key[0] == said.action)
-                else:
-                    series.go_on(said.call, said.action in self._outcomes)
+                series.go_on(said.call, series.loop is not None and said.action == thread.last_action)
             thread.cycle.go_on(said.call, said.action)
             for series in (thread.reading, thread.stretch):
-                series.go_on(said.call, said.action in self._outcomes)
+                series.go_on(said.call, series.loop is not None and said.action in self._outcomes)
 
     def grown(self) -> list[Loop]:
         """The loops that are plain and got another step since this was last asked for."""
@@ -146,6 +149,8 @@ class Detector:
 
     def _is_degenerate(self, said: Answer) -> bool:
         settings, text = self.settings, said.repetition
+        if text.words < LEAST_WORDS:
+            return False
         if text.four_times >= settings.four_times:
             return True
         return (said.cut or not said.action) and (text.thrice >= settings.thrice or text.twice >= settings.twice)
@@ -292,11 +297,10 @@ class _States:
 
     def add(self, step: Step, changed: bool, new: bool, useful: bool) -> None:
         call = step.call
-        if useful:
-            self.loop = None
-        if new:
+        if new or (useful and self.loop is not None):
             self._returns = self._steps = 0
             self._entered = dict.fromkeys(self._entered, 1)
+            self.loop = None
         if changed:
             assert step.after is not None
             self._entered[step.after] = self._entered.get(step.after, 0) + 1
@@ -325,6 +329,7 @@ class _Thread:
     cycle: _Cycle
     reading: _Series
     stretch: _Series
+    last_action: str = ""  # whose outcome is known
 
     @classmethod
     def of(cls, detector: Detector, number: int) -> _Thread:
@@ -357,8 +362,9 @@ def _settled(found: Iterable[Loop], useful: Sequence[int]) -> list[Loop]:
     for loop in sorted(found, key=lambda loop: (loop.onset, loop.end)):
         before = last.get((loop.kind, loop.thread))
         if before is not None and goes_on(before, loop):
+            overlap = loop.onset <= before.end
+            before.steps = max(before.steps, loop.steps) if overlap else before.steps + loop.steps
             before.end = max(before.end, loop.end)
-            before.steps += loop.steps
             before.alarm = loop.alarm if before.alarm is None else before.alarm
             continue
         last[loop.kind, loop.thread] = copy = replace(loop)

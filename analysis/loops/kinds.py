@@ -116,7 +116,8 @@ KINDS: dict[KindName, Kind] = {
             "no_progress",
             "a long stretch of differing steps of which none changes a file, reads anything new or brings a new result",
             "{stretch} steps in a row without a new state of the files, a new line of 20 characters or more, or "
-            "another outcome of an action that was there before; answers that ask for nothing are not counted",
+            "another outcome of an action that was there before; answers that ask for nothing or can't be read are not "
+            "counted",
             "the first of them",
         ),
         Kind(
@@ -130,14 +131,15 @@ KINDS: dict[KindName, Kind] = {
             "monologue",
             "one answer after the other that is talk alone: nothing is asked for, and nobody says that the format is "
             "wrong",
-            "{talk} answers in a row that ask for nothing and to which nothing new is said",
+            "{talk} answers in a row that ask for nothing, of which only the first may be answered with anything new",
             "the second of them",
         ),
         Kind(
             "degenerate",
             "one answer that says the same words or lines over and over, or runs on without sense until it is cut",
             "runs of four words that stand in the answer four times or more make up {four_times:.0%} of it; or, of an "
-            "answer that was cut off or asks for nothing, three times and {thrice:.0%}, or twice and {twice:.0%}",
+            "answer that was cut off or asks for nothing, three times and {thrice:.0%}, or twice and {twice:.0%}; of "
+            "20 words or more. It is plain when there are {degenerate} in a row",
             "that answer",
         ),
         Kind(

@@ -6,7 +6,7 @@ import gzip
 import io
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,10 @@ class Analysed:
 def analyse(
     db: Database, runs_dir: Path, sweep_id: str, run_id: str | None = None, settings: Settings | None = None
 ) -> list[Analysed]:
-    """Every run of a sweep, or one of them. A journal that can't be read makes its run unanalysable, nothing more."""
+    """Every run of a sweep, without its steps, or one with them: those of a large sweep would not fit into memory.
+
+    A journal that can't be read makes its run unanalysable, nothing more.
+    """
     where, values = ("sweep_id = ?", [sweep_id]) if run_id is None else ("run_id = ?", [run_id])
     rows = list(
         db.query(
@@ -74,7 +77,7 @@ def analyse(
         f"WHERE artefacts.name IN ('calls.jsonl', 'messages.jsonl') AND runs.{where}",
         values,
     )
-    found = []
+    found, alone = [], run_id is not None
     for row in rows:
         run_id = row["run_id"]
         by_call: dict[int, float | None] = {}
@@ -87,6 +90,8 @@ def analyse(
         )
         paths = {file["name"]: runs_dir / file["path"] for file in files.get(run_id, [])}
         history, why = _history(paths, bool(row["calls"]), settings)
+        if history is not None and not alone:
+            history = replace(history, steps=[])
         found.append(Analysed(row, spending, history, why))
     return found
 
@@ -113,6 +118,8 @@ def _history(paths: dict[str, Path], called: bool, settings: Settings | None) ->
         return None, f"{paths['calls.jsonl'].parent}: {error}"
     except OSError as error:
         return None, f"its journal of calls can't be read: {error}"
+    except Exception as error:  # noqa: BLE001 - whatever a foreign journal can make of it, the report goes on
+        return None, f"{paths['calls.jsonl'].parent}: the search for loops failed: {type(error).__name__}: {error}"
 
 
 def _lines(path: Path) -> io.TextIOWrapper:
@@ -133,8 +140,8 @@ def marks(history: History) -> dict[int, list[str]]:
 
 def as_rows(analysed: Analysed) -> Iterator[dict[str, Any]]:
     """The loops of a run as rows."""
-    dead_end = analysed.dead_end
-    for loop in analysed.history.loops if analysed.history else []:
+    history = analysed.history
+    for loop in history.loops if history else []:
         yield {
             "run_id": analysed.run["run_id"],
             "kind": loop.kind,
@@ -143,5 +150,5 @@ def as_rows(analysed: Analysed) -> Iterator[dict[str, Any]]:
             "end": loop.end,
             "steps": loop.steps,
             "plain_at": loop.alarm,
-            "recovered": dead_end is None or loop.end < dead_end.onset,
+            "recovered": history is not None and history.recovered(loop),
         }

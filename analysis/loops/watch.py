@@ -27,6 +27,11 @@ class Watch:
             self.detector.feed(step)
         return step, self.detector.grown()
 
+    @property
+    def asking(self) -> int:
+        """The conversation of the request that was asked last."""
+        return self._rebuild.asking
+
     def answered(self, call: int, status: str, text: str, tool_calls: Sequence[Mapping[str, Any]], cut: bool) -> None:
         self.detector.hear(self._rebuild.answered(call, status, text, tool_calls, cut))
 
@@ -48,13 +53,16 @@ class History:
     useful: list[int]
     """The calls that got it any further."""
     growth: list[tuple[int, int]]
-    """What a guard would have seen: when call i came, the longest loop so far had n steps; each (i, n) with a new n."""
+    """What a guard would have seen: when call i came, the longest loop so far had n steps; each (i, n) with a new n.
+    The request that met a limit is none of these calls: there was nothing left to refuse."""
 
     @property
     def dead_end(self) -> Loop | None:
-        """The first loop from which the run never recovered: after its onset nothing got it any further."""
-        last_useful = self.useful[-1] if self.useful else -1
-        return next((loop for loop in self.loops if loop.onset > last_useful), None)
+        """The first plain loop from which the run never recovered: after its onset nothing got it any further."""
+        return next((loop for loop in self.loops if loop.alarm is not None and not self.recovered(loop)), None)
+
+    def recovered(self, loop: Loop) -> bool:
+        return bool(self.useful) and self.useful[-1] >= loop.onset
 
     def stopped_at(self, patience: int) -> int | None:
         """The first call that a guard would have refused which lets a loop go on for so many steps."""
@@ -68,7 +76,7 @@ def history_of(calls: Iterable[Call], settings: Settings | None = None) -> Histo
     for call in calls:
         if call.is_request:
             step, grown = watch.asked(call.messages, call.workdir)
-            if grown and (steps_now := max(loop.steps for loop in grown)) > longest:
+            if call.status != "limit" and grown and (steps_now := max(loop.steps for loop in grown)) > longest:
                 longest = steps_now
                 growth.append((call.index, longest))
             if step is not None:

@@ -20,10 +20,10 @@ TALK_TOOLS = frozenset({"think", "thought", "reflect"})
 ABOUT_IT = frozenset({"security_risk", "summary", "thought", "thoughts", "reason", "reasoning", "explanation"})
 """Arguments in which a model says something about its call. OpenHands adds two of them to every tool."""
 
-FUNCTION_TAG = re.compile(r"<function=([^>\s]+)>(.*?)(?:</function>|\Z)", re.DOTALL)
-PARAMETER_TAG = re.compile(r"<parameter=([^>\s]+)>(.*?)(?:</parameter>|(?=<parameter=)|\Z)", re.DOTALL)
+FUNCTION_TAG = re.compile(r"<function=([^<>\s]{1,100})>(.*?)(?:</function>|\Z)", re.DOTALL)
+PARAMETER_TAG = re.compile(r"<parameter=([^<>\s]{1,100})>(.*?)(?:</parameter>|(?=<parameter=)|\Z)", re.DOTALL)
 CODE_TAG = re.compile(r"<code>(.*?)(?:</code>|\Z)", re.DOTALL)
-BLOCK = re.compile(r"^[ \t]*```([\w+.-]*)[^\n]*\n(.*?)^[ \t]*```[ \t]*$", re.DOTALL | re.MULTILINE)
+FENCE = re.compile(r"[ \t]*```([\w+.-]*)")
 
 # What differs each time though the same is meant: names of temporary files, moments, random tokens.
 VOLATILE = re.compile(
@@ -55,8 +55,8 @@ def is_clear(text: str, tool_calls: Sequence[Mapping[str, Any]]) -> bool:
     may then have been carried out."""
     if tool_calls or "<function=" in text or "<code>" in text:
         return True
-    blocks = [language.lower() for language, _ in BLOCK.findall(text)] if "```" in text else []
-    return len(blocks) == 1 and blocks[0] in SHELL_LANGUAGES
+    blocks = _blocks(text)
+    return len(blocks) == 1 and blocks[0][0] in SHELL_LANGUAGES
 
 
 def _called(tool_calls: Sequence[Mapping[str, Any]]) -> list[Action]:
@@ -86,7 +86,7 @@ def _coded(text: str) -> list[Action]:
 
 def _written(text: str) -> list[Action]:
     """The first block that says it is a command, else the first block, else an answer that is JSON as a whole."""
-    blocks = [(language.lower(), body) for language, body in BLOCK.findall(text)] if "```" in text else []
+    blocks = _blocks(text)
     commands = [body for language, body in blocks if language in SHELL_LANGUAGES]
     if commands:
         return [_shell(commands[0])]
@@ -97,6 +97,26 @@ def _written(text: str) -> list[Action]:
     if stripped.startswith("{") and stripped.endswith("}"):
         return [Action("json", stripped, f"json {canonical(stripped)}")]
     return []
+
+
+def _blocks(text: str) -> list[tuple[str, str]]:
+    """Each block between backticks, by its language and what stands in it. One that is not closed is none."""
+    if "```" not in text:
+        return []
+    found: list[tuple[str, str]] = []
+    language: str | None = None
+    begun: list[str] = []
+    for line in text.splitlines(keepends=True):
+        fence = FENCE.match(line)
+        if language is None:
+            if fence:
+                language, begun = fence[1].lower(), []
+        elif line.strip(" \t\n") == "```":
+            found.append((language, "".join(begun)))
+            language = None
+        else:
+            begun.append(line)
+    return found
 
 
 def _tool(name: str, arguments: str) -> Action:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -29,11 +30,14 @@ class Call:
     messages: list[Mapping[str, Any]]
     text: str
     tool_calls: list[Mapping[str, Any]]
+    tried: bool = False
+    """The gateway itself had asked for the same before, in a call that the engine failed."""
 
     @property
     def is_request(self) -> bool:
-        """Whether its messages tell what came of an earlier step: also those of the request that met a limit."""
-        return self.is_step or self.status == "limit"
+        """Whether its messages are new, and so tell what came of an earlier step: also those of the request that met a
+        limit, and of the first of several tries."""
+        return not self.tried and self.status != "refused"
 
     @property
     def is_step(self) -> bool:
@@ -55,10 +59,12 @@ def read_calls(calls: Iterable[str], messages: Iterable[str]) -> list[Call]:
         if isinstance(message := content.get("message"), dict):
             said[content["sha256"]] = message
     found: dict[int, Call] = {}
+    failed: set[object] = set()  # seeds of calls that the gateway tried again
     for number, content in _objects(calls, "calls.jsonl"):
         where = f"calls.jsonl, line {number}"
         try:
             answer = content["answer"]
+            seed = content.get("seed")
             call = Call(
                 index=int(content["index"]),
                 status=str(content["status"]),
@@ -68,14 +74,19 @@ def read_calls(calls: Iterable[str], messages: Iterable[str]) -> list[Call]:
                 messages=[said[sha256] for sha256 in content["messages"]],
                 text=said_in(answer["text"], answer["thinking"]),
                 tool_calls=[call for call in answer["tool_calls"] if isinstance(call, dict)],
+                tried=seed is not None and seed in failed,
             )
+            if not isinstance(call.text, str) or not isinstance(call.workdir, str | None):
+                raise TypeError("its text or its work directory is no text")
+            if call.status == "engine_error" and call.http_status is None:
+                failed.add(seed)
         except KeyError as error:
             missing = str(error.args[0])
             what = (
                 f"a message that is not in messages.jsonl ({missing[:12]})" if len(missing) == 64 else f"no {missing}"
             )
             raise Unanalysable(f"{where}: {what}") from None
-        except (TypeError, ValueError, AttributeError) as error:
+        except (TypeError, ValueError, AttributeError, OverflowError) as error:
             raise Unanalysable(f"{where}: not a call of the gateway ({error})") from None
         if call.index in found:
             raise Unanalysable(f"{where}: call {call.index} stands there twice")
@@ -107,5 +118,5 @@ def _objects(lines: Iterable[str], name: str) -> Iterable[tuple[int, dict[str, A
             if not isinstance(content, dict):
                 raise Unanalysable(f"{name}, line {number}: not an object")
             yield number, content
-    except (ValueError, EOFError, OSError, RecursionError) as error:  # EOFError, OSError: a compressed file that is cut
+    except (ValueError, RecursionError, EOFError, OSError, zlib.error) as error:  # the last three: of a compressed file
         raise Unanalysable(f"{name}, line {number or 1}: {error}") from None

@@ -41,7 +41,9 @@ PATHS = re.compile(r"/(?:var/)?tmp/[^\s'\":,;)\]]+")
 PROCESSES = re.compile(r"[Pp][Ii][Dd][ =:]+\d+|^\[\d+\]\s+\d+$", re.MULTILINE)
 
 # The frames that frameworks put around what a command printed: what stands within is the command's word.
-FRAMES = re.compile(r"\s*(?:<returncode>|<observation>|<output>|OBSERVATION:|EXECUTION RESULT of|Observation:)")
+FRAMES = re.compile(
+    r"\s*(?:\{\s*\"returncode\"|<returncode>|<observation>|<output>|OBSERVATION:|EXECUTION RESULT of|Observation:)"
+)
 
 MASKS = re.compile(r"<[a-z]+>")
 FRAME_LINES = re.compile(r"\[(?:The command completed|Current working directory|Python interpreter)\b")
@@ -68,7 +70,7 @@ FAILURES = (
 )  # fmt: skip
 EXIT_CODES = re.compile(r"(?:<returncode>|exit(?:ed with)? (?:code|status)[ :=]*)-?[1-9]")
 ERROR_NAMES = re.compile(r"\n[\w.]*(?:error|exception)\b")
-FOLDERS = re.compile(r"(?:[\w.~-]*/)+(?=[\w.-])")
+FOLDERS = re.compile(r"(?<![\w.~/-])(?:[\w.~-]*/)+(?=[\w.-])")
 ERROR_LINES = 3
 
 
@@ -166,7 +168,10 @@ def _reads_as_error(text: str) -> bool:
 def is_complaint(observation: str) -> bool:
     """Whether the framework says that it could not read the answer as an action."""
     beginning = observation[:COMPLAINT_CHARACTERS]
-    return FRAMES.match(beginning) is None and UNREADABLE.search(beginning) is not None
+    if FRAMES.match(beginning) or UNREADABLE.search(beginning) is None:
+        return False
+    # OpenHands puts its frame below what a command printed.
+    return FRAME_LINES.search(observation, max(0, len(observation) - COMPLAINT_CHARACTERS)) is None
 
 
 def is_failure(observation: str) -> bool:

@@ -76,6 +76,13 @@ class Rebuild:
     _number: int = 0
     _asking: tuple[_Thread, Request] | None = None
     _before: str | None = None
+    _dropped: list[Answer] = field(default_factory=list)
+
+    @property
+    def asking(self) -> int:
+        """The conversation of the request that was asked last."""
+        assert self._asking is not None
+        return self._asking[0].number
 
     def asked(self, messages: Sequence[Message], workdir: str | None) -> Step | None:
         """A request came. Returns the step that it completes: the one whose outcome it tells."""
@@ -87,6 +94,7 @@ class Rebuild:
             thread = _Thread(self._number, messages)
             self._number += 1
             candidates.append(thread)
+            self._dropped += [old.open for old in candidates[:-MOST_THREADS] if old.open is not None]
             del candidates[:-MOST_THREADS]
             self._asking = thread, "first"
             return None
@@ -119,8 +127,8 @@ class Rebuild:
 
     def ended(self) -> list[Step]:
         """The run is over: the steps of which nothing came back, in the order of their calls."""
-        threads = [thread for group in self._threads.values() for thread in group]
-        steps = [step for thread in threads if (step := _step(thread.open, (), False, None)) is not None]
+        opened = [thread.open for group in self._threads.values() for thread in group]
+        steps = [step for said in (*self._dropped, *opened) if (step := _step(said, (), False, None)) is not None]
         return sorted(steps, key=lambda step: step.call)
 
     def _find(self, candidates: Sequence[_Thread], messages: Sequence[Message]) -> tuple[_Thread | None, Request]:

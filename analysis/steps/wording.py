@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass
+from itertools import islice
 
-WORD = re.compile(r"\w+|[^\w\s]")
+WORD = re.compile(r"\w+|([^\w\s])\1*")  # a line of dashes is one
 RUN = 4  # words
 MOST_WORDS = 4_000
 
@@ -26,7 +27,7 @@ class Repetition:
 
 
 def repetition(text: str) -> Repetition:
-    words = WORD.findall(text)[:MOST_WORDS]
+    words = [match[0] for match in islice(WORD.finditer(text), MOST_WORDS)]
     runs = len(words) - RUN + 1
     if runs < 1:
         return Repetition(len(words), 0.0, 0.0, 0.0)

@@ -226,7 +226,9 @@ class Calls:
         if record.status == "engine_error" and record.http_status is None:
             return
         if record.seed is None:  # given up while it waited: nobody has seen the request yet
-            self.guard.before(record.index, call.ask.messages, call.workdir)
+            _, stop = self.guard.before(record.index, call.ask.messages, call.workdir)
+            if stop is not None:
+                self._stop(stop)
         cut = record.finish_reason == "length"
         self.guard.after(
             record.index, record.status, "".join(answer.text), "".join(answer.thinking), answer.tool_calls, cut

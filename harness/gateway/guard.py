@@ -1,8 +1,8 @@
 """What is done about loops while a run goes on: nothing but a mark, a word to the model, or the end of the run.
 
-The search for loops is the one of `harness.analysis.loops`, on the same requests and answers as the journal has: what
-the guard sees, `harness loops` sees again. The journal keeps what the framework said; what a guard added to that is an
-Intervention.
+The search for loops is the one of `harness.analysis.loops`, on the same requests and answers as the journal has: a
+replay of the journal gives the same interventions. The journal keeps what the framework said; what a guard added to
+that is an Intervention.
 """
 
 from __future__ import annotations
@@ -65,10 +65,9 @@ class Intervention:
 
 @dataclass(frozen=True)
 class _Placed:
-    """A nudge, and the message that it stands in: its place in the conversation, and what it is without it."""
+    """A nudge, and the conversation up to the message that it stands in."""
 
-    number: int
-    message: Message
+    until: Sequence[Message]
     text: str
 
 
@@ -82,13 +81,16 @@ class Guard:
         self._watch = Watch()
         self._placed: list[_Placed] = []
         self._last_word: dict[int, int] = {}  # by loop: its steps when it was marked or the model was told
+        self._waiting: dict[int, Loop] = {}  # for a request of their conversation, to be told there
 
     def before(
         self, call_index: int, messages: Sequence[Message], workdir: str | None
     ) -> tuple[Sequence[Message], Stop | None]:
         """The messages for the engine, or why the run has to end."""
         step, grown = self._watch.asked(messages, workdir)
-        for loop in sorted(grown, key=lambda loop: -loop.steps):
+        asking = self._watch.asking
+        told = False
+        for loop in sorted([*self._waiting_in(asking), *grown], key=lambda loop: -loop.steps):
             said = self._last_word.get(id(loop))
             if self._mode == "stop" and loop.steps >= self._patience:
                 self._note(call_index, "stopped", loop)
@@ -96,12 +98,15 @@ class Guard:
                     "stopped_by_guard",
                     f"{loop.kind} from call {loop.onset} on, {loop.steps} steps (--guard-patience {self._patience})",
                 )
-            if self._mode == "nudge" and len(self._placed) < MOST_NUDGES:
-                if said is None or loop.steps >= said + NUDGE_AGAIN:
-                    text = nudge(loop, step)
-                    self._placed.append(_Placed(len(messages) - 1, messages[-1], text))
-                    self._note(call_index, "nudged", loop, text)
-                    break  # one word at a time
+            if self._mode == "nudge" and len(self._placed) < MOST_NUDGES and messages:
+                if said is not None and loop.steps < said + NUDGE_AGAIN:
+                    continue
+                if told or loop.thread != asking:  # one word at a time, and each where it belongs
+                    self._waiting[id(loop)] = loop
+                    continue
+                text, told = nudge(loop, step), True
+                self._placed.append(_Placed(messages, text))
+                self._note(call_index, "nudged", loop, text)
             elif said is None:
                 self._note(call_index, "observed", loop)
         return self._with_nudges(messages), None
@@ -120,18 +125,20 @@ class Guard:
             Intervention(call_index, action, loop.kind, loop.thread, loop.onset, loop.steps, text)
         )  # fmt: skip
 
+    def _waiting_in(self, conversation: int) -> list[Loop]:
+        """The loops of a conversation that its next request is to be told of."""
+        found = [loop for loop in self._waiting.values() if loop.thread == conversation]
+        for loop in found:
+            del self._waiting[id(loop)]
+        return found
+
     def _with_nudges(self, messages: Sequence[Message]) -> Sequence[Message]:
-        """Each nudge where it was said, as long as the framework keeps the message that it stands in."""
-        standing = [
-            placed
-            for placed in self._placed
-            if placed.number < len(messages) and messages[placed.number] == placed.message
-        ]
-        if not standing:
-            return messages
+        """Each nudge where it was said, as long as the framework keeps the conversation up to there."""
         told = list(messages)
-        for placed in standing:
-            told[placed.number] = with_text(told[placed.number], placed.text)
+        for placed in self._placed:
+            length = len(placed.until)
+            if len(messages) >= length and list(messages[:length]) == list(placed.until):
+                told[length - 1] = with_text(told[length - 1], placed.text)
         return told
 
 

@@ -268,6 +268,34 @@ def test_a_broken_journal_makes_its_run_unanalysable_and_says_where(
     assert complaint.split(":")[0] in page(db, "s", tmp_path)
 
 
+def test_a_flipped_bit_anywhere_spoils_no_report(db: Database, tmp_path: Path) -> None:
+    add(db, tmp_path)
+    for name in ("calls.jsonl", "messages.jsonl"):
+        whole = (tmp_path / f"{name}.gz").read_bytes()
+        for place in range(0, len(whole), 7):
+            broken(tmp_path, name, whole[:place] + bytes([whole[place] ^ 16]) + whole[place + 1 :])
+            [run] = analyse(db, tmp_path, "s")
+            assert run.history or run.unanalysable
+        broken(tmp_path, name, whole)
+    assert analyse(db, tmp_path, "s")[0].history
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"answer": {"text": 5, "thinking": "", "tool_calls": []}},
+     {"answer": {"text": ["a"], "thinking": 0, "tool_calls": 1}},
+     {"index": float("inf")}, {"workdir": 3}, {"messages": None}, {"status": None, "finish_reason": []}],
+)  # fmt: skip
+def test_values_of_another_type_are_said_to_be_no_call(db: Database, tmp_path: Path, change: dict[str, Any]) -> None:
+    add(db, tmp_path)
+    lines = gzip.decompress((tmp_path / "calls.jsonl.gz").read_bytes()).decode().splitlines()
+    lines[1] = json.dumps(json.loads(lines[1]) | change)
+    broken(tmp_path, "calls.jsonl", gzip.compress("\n".join(lines).encode()))
+    [run] = analyse(db, tmp_path, "s")
+    if "status" not in change:
+        assert "calls.jsonl, line 2: not a call of the gateway" in (run.why or "")
+
+
 def test_a_journal_that_was_cut_off_says_in_which_line(db: Database, tmp_path: Path) -> None:
     add(db, tmp_path)
     whole = (tmp_path / "calls.jsonl.gz").read_bytes()

@@ -243,6 +243,66 @@ def test_a_loop_goes_on_where_a_framework_has_cut_the_conversation_down() -> Non
     assert loops(turns(*condensed)) == [("repeated_action", 1, 8)]
 
 
+def test_what_was_useful_ends_a_loop_of_changes_and_its_count() -> None:
+    flips = [(sh(f"git {word}"), "", state) for word, state in [("apply", "1"), ("checkout", "0")] * 4]
+    found = history(turns(*flips, (sh("cat b.py"), OTHER, "0"), *flips, (sh("submit"), None)))
+    assert [(loop.onset, loop.end) for loop in found.loops] == [(2, 7), (10, 16)]
+    assert found.dead_end is not None
+    assert found.dead_end.onset == 10
+
+
+def test_a_lone_degenerate_answer_hides_no_loop_after_it() -> None:
+    said = ("You need to include exactly one command. " * 20, COMPLAINT)
+    found = history(turns(BEGUN, said, *[(sh("ls"), "a.py")] * 9, (sh("ls"), None)))
+    assert [loop.kind for loop in found.loops] == ["degenerate", "repeated_action"]
+    assert found.dead_end is not None
+    assert found.dead_end.kind == "repeated_action"
+
+
+def test_a_ruler_is_not_degenerate() -> None:
+    assert history(turns(BEGUN, ("All is well, the fix is done.\n" + "-" * 60, None))).loops == []
+
+
+def test_what_changed_files_was_carried_out_whatever_it_printed() -> None:
+    wrong = "error: could not parse app.cfg: line"
+    said = [(sh(f"sed -i {n}d app.cfg; check"), f"{wrong} {n}", str(n)) for n in range(1, 6)]
+    found = history(turns(*said, (sh("submit"), None)))
+    assert found.loops == []
+    assert found.useful == [0, 1, 2, 3, 4]
+
+
+def test_a_last_step_of_unknown_outcome_begins_no_loop() -> None:
+    assert history(turns((sh("ls"), "a.py"), (sh("ls"), "a.py"), (sh("ls"), None))).loops == []
+    error = (sh("cat x"), "cat: x: No such file or directory")
+    assert history(turns((sh("pytest"), "2 passed"), error, error, (sh("pytest"), None))).loops == []
+
+
+def test_a_return_to_an_old_state_does_not_interrupt_a_stretch() -> None:
+    idle = [(sh(command), "ok") for command in IDLE if "echo 'now" not in command]
+    said = turns(
+        BEGUN,
+        (sh("git stash"), "", "1"),
+        *[(a, b, "1") for a, b in idle[:6]],
+        (sh("git stash pop"), "", "0"),
+        *idle[6:],
+    )
+    assert loops(said) == [("no_progress", 2, 13)]
+
+
+def test_an_error_and_its_action_are_one_loop() -> None:
+    said = [(sh("frobnicate"), "bash: frobnicate: command not found")] * 6
+    [loop] = history(turns(BEGUN, *said, (sh("submit"), None))).loops
+    assert (loop.kind, loop.onset, loop.end, loop.steps) == ("repeated_error", 2, 6, 5)
+
+
+def test_more_conversations_than_are_looked_at_lose_no_step() -> None:
+    watch = Watch()
+    for number in range(200):
+        watch.asked([SYSTEM, {"role": "user", "content": f"question {number}"}], None)
+        watch.answered(number, "ok", sh("ls"), [], False)
+    assert [step.call for step in watch.ended()] == list(range(200))
+
+
 def test_useful_steps_are_told_from_those_that_bring_nothing() -> None:
     said = turns(
         BEGUN, BEGUN, (sh("sed -i 1d a.py"), "", "1"), BEGUN, (sh("true"), ""), ("Hm.", COMPLAINT), (sh("x"), None)
@@ -261,7 +321,7 @@ def test_every_rule_can_be_said_with_its_numbers() -> None:
         assert "{" not in rule_of(kind, Settings())
     mentioned = " ".join(kind.rule for kind in KINDS.values())
     for field in fields(Settings):
-        assert f"{{{field.name}" in mentioned or field.name == "degenerate"
+        assert f"{{{field.name}" in mentioned
 
 
 def call(index: int, messages: list[dict[str, str]], answer: str, status: str = "ok") -> Call:

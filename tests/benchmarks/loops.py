@@ -1,8 +1,10 @@
 """How fast loops are found. Exit code 1 where it is slower than issue 6 allows.
 
-The steps are those of the labelled set's 250 runs, one after the other, again and again with new numbers, as if one run
-had made them all. The baseline is the least that any detector has to do with a step: look its action and outcome up in
-a dictionary. What the gateway pays for a call (the rebuilding of its step included) is timed on the same runs.
+The search alone first, on steps that are there: those of the labelled set's 250 runs, one after the other, again and
+again with new numbers, as if one run had made them all. The baseline is the least that any detector has to do with a
+step: look its action and outcome up in a dictionary. Then what the gateway pays for a call, the rebuilding of its step
+out of the whole request included: the same runs, with prompts as long as the frameworks' own, decoded anew for each
+call as they are there.
 
     python tests/benchmarks/loops.py [--largest 1000000]
 """
@@ -10,25 +12,29 @@ a dictionary. What the gateway pays for a call (the rebuilding of its step inclu
 from __future__ import annotations
 
 import argparse
+import json
+import re
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import count, islice
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "loops"))
 
 from quality import traces
 
 from harness.analysis.loops.detector import Detector
-from harness.analysis.loops.watch import Watch
 from harness.analysis.steps.rebuild import Step
+from harness.gateway.guard import Guard
 
 CHUNK = 10_000
 STEPS_A_SECOND = 50_000
 CALL_MS = 1.0
+OPENING = re.compile(r"\[opening of (\d+) characters, ")
 
 
 def steps() -> Iterator[Step]:
@@ -63,15 +69,22 @@ def calls_ms() -> list[float]:
     """Milliseconds of each call of the labelled runs, as the gateway spends them."""
     found = []
     for trace in traces():
-        watch = Watch()
+        guard = Guard("observe", 20)
         for call in trace.calls:
+            messages = json.loads(json.dumps([long_again(message) for message in call.messages]))
             began = time.perf_counter()
             if call.is_request:
-                watch.asked(call.messages, call.workdir)
+                guard.before(call.index, messages, call.workdir)
             if call.is_step:
-                watch.answered(call.index, call.status, call.text, call.tool_calls, call.cut)
+                guard.after(call.index, call.status, call.text, "", call.tool_calls, call.cut)
             found.append(1e3 * (time.perf_counter() - began))
     return found
+
+
+def long_again(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    """An opening, of which the labelled set has the length alone, as long as it was."""
+    match = OPENING.match(message["content"]) if isinstance(message.get("content"), str) else None
+    return {**message, "content": ("words of a prompt " * (int(match[1]) // 18 + 1))} if match else message
 
 
 def main() -> int:
@@ -92,8 +105,9 @@ def main() -> int:
     print(f"linear      the slowest rate is {1 / growth:.2f} of the fastest (limit 0.50)")
     spent = sorted(calls_ms())
     median_ms, high_ms = statistics.median(spent), spent[int(0.99 * len(spent))]
-    print(f"a call      median {median_ms:.2f} ms (limit {CALL_MS:g}), p99 {high_ms:.2f} ms, {len(spent):,} calls")
-    good = min(rates.values()) >= STEPS_A_SECOND and growth <= 2 and median_ms <= CALL_MS
+    longest = f"longest {spent[-1]:.2f} ms of {len(spent):,} calls"
+    print(f"a call      median {median_ms:.2f} ms, p99 {high_ms:.2f} ms (limit {CALL_MS:g}), {longest}")
+    good = min(rates.values()) >= STEPS_A_SECOND and growth <= 2 and high_ms <= CALL_MS
     print("within the limits" if good else "OUTSIDE the limits")
     return 0 if good else 1
 

@@ -92,12 +92,47 @@ def test_the_model_is_told_again_only_after_a_while_and_three_times_at_most(open
     assert sum("Notice" in str(message["content"]) for message in run.engine.requests[-1].messages) == MOST_NUDGES
 
 
-def test_a_nudge_goes_when_its_message_goes(open_run: OpenRun) -> None:
+def test_a_nudge_goes_when_the_conversation_up_to_it_goes(open_run: OpenRun) -> None:
     run = open_run(SAME, guard="nudge")
     messages = converse(run, 4)
-    run.chat(messages=[*MESSAGES, {"role": "user", "content": "Summary: ls was run."}, *messages[4:6]])
+    run.chat(messages=[*MESSAGES, {"role": "user", "content": "Summary: ls was run."}, *messages[3:]])
+    run.chat(messages=messages)
     run.close()
-    assert "Notice" not in str(run.engine.requests[-1].messages)
+    assert "Notice" in str(run.engine.requests[3].messages)
+    assert "Notice" not in str(run.engine.requests[4].messages)
+    assert "Notice" in str(run.engine.requests[5].messages)
+
+
+def test_a_word_is_said_in_the_conversation_that_it_is_of(open_run: OpenRun) -> None:
+    """Two conversations take turns, as AutoCodeRover's do; only one of them loops."""
+    answers = "".join(
+        f'[[answers]]\ntext = "```sh\\nls\\n```"\n[[answers]]\ntext = "```sh\\ncat {number}.py\\n```"\n'
+        for number in range(8)
+    )
+    run = open_run(answers, guard="nudge")
+    one: list[dict[str, Any]] = list(MESSAGES)
+    other: list[dict[str, Any]] = [{"role": "system", "content": "You turn words into JSON."}, MESSAGES[1]]
+    for number in range(8):
+        for messages, outcome in ((one, "a.py"), (other, f"def the_function_number_{number}(argument):")):
+            answer = run.chat(messages=messages).json()["choices"][0]["message"]["content"]
+            messages += [{"role": "assistant", "content": answer}, {"role": "user", "content": outcome}]
+    run.close()
+    told = [done for done in run.door.interventions if done.action == "nudged"]
+    assert [(done.conversation, done.call_index) for done in told] == [(0, 6)]
+    with_word = [number for number, request in enumerate(run.engine.requests) if "Notice" in str(request.messages)]
+    assert with_word == [6, 8, 10, 12, 14]  # the first conversation's, from its fourth request on
+
+
+def test_a_word_on_an_answer_waits_for_its_own_conversation(open_run: OpenRun) -> None:
+    """That three answers were degenerate is known before the next request comes, and that may be another's."""
+    again = "Again and again. " * 30
+    run = open_run(f'when_exhausted = "repeat"\n[[answers]]\ntext = "{again}"', guard="nudge")
+    messages = converse(run, 3, "Format error: expected exactly 1 action.")
+    run.chat(messages=[{"role": "system", "content": "Another one."}, {"role": "user", "content": "hello"}])
+    run.chat(messages=messages)
+    run.close()
+    assert "Notice" not in str(run.engine.requests[3].messages)
+    assert "Notice" in str(run.engine.requests[4].messages)
 
 
 def test_stop_ends_the_run_when_its_patience_is_used_up(open_run: OpenRun) -> None:
@@ -114,7 +149,7 @@ def test_stop_ends_the_run_when_its_patience_is_used_up(open_run: OpenRun) -> No
     assert len(run.engine.requests) == 5
     assert len(messages) == len(MESSAGES) + 10
     found = again(run)
-    assert found.stopped_at(4) == 5
+    assert found.stopped_at(3) == 4
     assert [(loop.onset, loop.steps) for loop in found.loops] == [(1, 4)]
 
 
@@ -146,9 +181,7 @@ def test_what_was_seen_live_is_seen_again_in_the_journal(open_run: OpenRun, mode
     run.chat(n=2)
     converse(run, 8)
     converse(run, 9, "Format error: expected exactly 1 action.")
-    records = run.close()
-    # Where the gateway itself asked again, the guard has seen the first try and the journal's step is the last one.
-    first = {record.index: min(r.index for r in records if r.seed == record.seed) for record in records}
+    run.close()
     live = run.door.interventions
     found = again(run)
     assert live
@@ -163,8 +196,7 @@ def test_what_was_seen_live_is_seen_again_in_the_journal(open_run: OpenRun, mode
     replay = Guard(mode, 5)  # type: ignore[arg-type]
     for call in calls:
         if call.is_request:
-            tried = call.index if call.status == "limit" else first[call.index]
-            replay.before(tried, call.messages, call.workdir)
+            replay.before(call.index, call.messages, call.workdir)
         if call.is_step:
             replay.after(call.index, call.status, call.text, "", call.tool_calls, call.cut)
     assert replay.interventions == live

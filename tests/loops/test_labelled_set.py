@@ -73,6 +73,14 @@ def test_an_alarm_needs_nothing_of_what_comes_after_it() -> None:
             assert alarms == whole[: len(alarms)]
 
 
+def test_no_loop_has_more_steps_than_calls_lie_in_it() -> None:
+    for trace in traces():
+        steps = trace.steps
+        for loop in found_by_us(trace):
+            within = sum(step.thread == loop.thread and loop.onset <= step.call <= loop.end for step in steps)
+            assert 1 <= loop.steps <= within, (trace.name, loop)
+
+
 def test_every_run_can_be_shown_side_by_side() -> None:
     assert len(quality.agreement()) == 3
     assert any(row[:2] == ["held out", "real"] for row in quality.runs_table())
