@@ -71,12 +71,12 @@ def mean(values: Values, seed: int = 0) -> Estimate:
     tasks, runs = _size(values)
     if not tasks:
         return Estimate(None, None, None, 0, 0, "mean over tasks", "there is no run")
-    means = _task_means(values)
+    means = task_means(values)
     blank = Estimate(float(means.mean()), None, None, tasks, runs, "mean over tasks")
     if why := _too_few(means):
         return _without(blank, why)
     error = _error_of_mean(means)
-    drawn = means[_draws(tasks, seed)]
+    drawn = means[draws_of(tasks, seed)]
     studentised = (drawn.mean(axis=1) - means.mean()) / _safe(_error_of_mean(drawn, axis=1))
     low, high = _ends(studentised)
     return _with(blank, means.mean() - high * error, means.mean() - low * error, "bootstrap-t over tasks")
@@ -92,7 +92,7 @@ def ratio(values: Values, baseline: Values, seed: int = 0) -> Estimate:
     method = "ratio of means over the tasks of both"
     if not tasks:
         return Estimate(None, None, None, 0, 0, method, "there is no task that both have")
-    tops, bottoms = _task_means(one), _task_means(other)
+    tops, bottoms = task_means(one), task_means(other)
     if bottoms.mean() == 0:
         return Estimate(None, None, None, tasks, runs, method, "undefined: the mean below the line is zero")
     if tops.mean() <= 0 or bottoms.mean() < 0:
@@ -104,7 +104,7 @@ def ratio(values: Values, baseline: Values, seed: int = 0) -> Estimate:
     centre, error = _log_ratio(tops, bottoms)
     if error[0] == 0:
         return _without(blank, "all tasks have the same ratio")
-    draws = _draws(tasks, seed)
+    draws = draws_of(tasks, seed)
     drawn, errors = _log_ratio(tops[draws], bottoms[draws])
     low, high = _ends((drawn - centre) / _safe(errors))
     return _with(
@@ -123,7 +123,7 @@ def rate(resolved: Mapping[str, Sequence[bool]], seed: int = 0) -> Estimate:
     tasks, runs = _size(resolved)
     if not tasks:
         return Estimate(None, None, None, 0, 0, "mean over tasks", "no run was graded")
-    shares = _task_means(resolved)
+    shares = task_means(resolved)
     value = float(shares.mean())
     if runs == tasks:
         return _wilson(round(value * tasks), tasks, tasks, runs, "Wilson, one run of each task")
@@ -169,12 +169,14 @@ def _size(values: Mapping[str, Sequence[object]]) -> tuple[int, int]:
     return sum(bool(each) for each in values.values()), sum(len(each) for each in values.values())
 
 
-def _task_means(values: Mapping[str, Sequence[float]]) -> Floats:
+def task_means(values: Mapping[str, Sequence[float]]) -> Floats:
+    """The mean of each task that has a run, in the order of the tasks' names."""
     return np.array([np.mean(values[task]) for task in sorted(values) if len(values[task])], dtype=float)
 
 
-def _draws(tasks: int, seed: int) -> NDArray[np.int64]:
-    return np.random.default_rng(seed).integers(0, tasks, (RESAMPLES, tasks))
+def draws_of(tasks: int, seed: int, resamples: int = RESAMPLES) -> NDArray[np.int64]:
+    """Resamples of so many tasks, a row each."""
+    return np.random.default_rng(seed).integers(0, tasks, (resamples, tasks))
 
 
 def _error_of_mean(values: Floats, axis: int = 0) -> Floats:
