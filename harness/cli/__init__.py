@@ -14,6 +14,7 @@ from harness import __version__
 from harness.cli import (
     agents,
     calibrate,
+    compare,
     db,
     energy,
     export,
@@ -64,6 +65,7 @@ app.command("calibrate")(calibrate.calibrate)
 app.command("report")(report.report)
 app.command("energy")(energy.energy)
 app.command("loops")(loops.loops)
+app.command("compare")(compare.compare)
 app.command("export")(export.export)
 app.command("doctor")(maintenance.doctor)
 app.command("clean")(maintenance.clean)
