@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from harness.analysis.loops.stored import Analysed
@@ -114,9 +114,3 @@ def by_cell(runs: Iterable[Seen]) -> dict[tuple[str, str], dict[str, int]]:
         return order[item[0].partition(":")[0]], item[0]
 
     return {cell: dict(sorted(counts.items(), key=place)) for cell, counts in found.items()}
-
-
-def shares(counts: Mapping[str, int]) -> dict[str, float]:
-    """The classes of a cell as shares of its runs."""
-    total = sum(counts.values())
-    return {name: count / total for name, count in counts.items()}

@@ -189,7 +189,7 @@ def cells(
 
     `edp_exponent` is the w of joules times seconds to the w. `budget_j` is the highest budget of the curves; None: the
     energy of the sweep's most expensive run, so that the areas of all cells are over the same range. `analysed` are the
-    sweep's runs with their steps, which only the share after the last useful step needs.
+    sweep's runs with their histories, which only the share after the last useful step needs.
     """
     runs = _runs(db, sweep_id)
     [(spec,)] = db.execute("SELECT spec FROM sweeps WHERE sweep_id = ?", [sweep_id]).fetchall()

@@ -13,7 +13,6 @@ from harness.gateway.ledger import CallRecord
 from harness.meter.figures import CallEnergy
 from harness.plan import PlannedRun
 from harness.run import Finished
-from harness.spec import DEFAULT_GUARD_PATIENCE, Spec
 
 
 def run_row(
@@ -92,12 +91,8 @@ def run_row(
         "rest_cpu_s": finished.energy.rest_cpu_s,
         "conditions": json.dumps(finished.energy.conditions),
         "guard": plan.spec.guard if model else "off",
-        "guard_patience": _patience(plan.spec) if model else None,
+        "guard_patience": plan.spec.patience if model else None,
     }
-
-
-def _patience(spec: Spec) -> int | None:
-    return (spec.guard_patience or DEFAULT_GUARD_PATIENCE) if spec.guard == "stop" else None
 
 
 def _window(finished: Finished, planned: PlannedRun) -> int | None:

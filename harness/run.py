@@ -372,7 +372,7 @@ def _policy(plan: Plan, planned: PlannedRun) -> Policy:
         max_tokens=spec.max_tokens,
         call_timeout_s=spec.time_limit_s,
         guard=spec.guard,
-        guard_patience=spec.guard_patience or DEFAULT_GUARD_PATIENCE,
+        guard_patience=spec.patience or DEFAULT_GUARD_PATIENCE,
     )
 
 

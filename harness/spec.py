@@ -102,6 +102,11 @@ class Spec(BaseModel):
     memory_mb: Annotated[int, Field(ge=64, le=1 << 30)] | None = None
     disk_mb: Annotated[int, Field(ge=16, le=1 << 30)] | None = None
 
+    @property
+    def patience(self) -> int | None:
+        """That of a guard that stops; None for the others."""
+        return (self.guard_patience or DEFAULT_GUARD_PATIENCE) if self.guard == "stop" else None
+
 
 DEFAULT_NUM_CTX = 16384
 DEFAULT_GUARD_PATIENCE = 20

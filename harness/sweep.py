@@ -20,6 +20,7 @@ import docker
 from sqlite_utils import Database
 
 from harness import __version__, experiment, machine, paths
+from harness.analysis.records import differences
 from harness.bench import Bench
 from harness.engine_state import prepare_for_several
 from harness.engines.base import Engine
@@ -76,12 +77,8 @@ def new_id() -> str:
 
 def check_same(stored: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Raises UserError that shows what differs between a stored sweep and one that wants to continue it."""
-    before, after = _flat(stored), _flat(json.loads(json.dumps(now)))
-    changed = [
-        f"{key}: {before.get(key, 'nothing')[:60]} -> {after.get(key, 'nothing')[:60]}"
-        for key in sorted(before.keys() | after.keys())
-        if before.get(key) != after.get(key)
-    ]
+    found = differences(stored, json.loads(json.dumps(now)))
+    changed = [f"{key}: {before[:60]} -> {after[:60]}" for key, before, after in found]
     # The list of runs follows from the rest: it is the difference only where nothing else is.
     changed = [line for line in changed if not line.startswith("runs: ")] or changed
     if changed:
@@ -89,16 +86,6 @@ def check_same(stored: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         raise UserError(
             f"this is not the sweep that was begun ({shown}): undo the change, or start a new sweep without --resume"
         )
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, str]:
-    """Nested keys as dotted ones, values as JSON."""
-    if not isinstance(value, Mapping):
-        return {prefix: json.dumps(value)}
-    flat: dict[str, str] = {}
-    for name, inner in value.items():
-        flat |= _flat(inner, f"{prefix}.{name}" if prefix else str(name))
-    return flat
 
 
 def check_space(runs_dir: Path) -> None:

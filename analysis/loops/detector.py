@@ -234,9 +234,9 @@ class _Cycle:
         settings = detector.settings
         self._detector = detector
         self._thread = thread
-        self._rounds = settings.rounds
-        self._longest = settings.longest_period
-        self._recent: deque[tuple[int, Hashable]] = deque(maxlen=settings.longest_period)
+        rounds, lags = settings.rounds, range(settings.longest_period + 1)
+        self._enough = [max(2 * (rounds - 1), (rounds - 2) * lag + 1) for lag in lags]  # matches, by lag
+        self._recent: deque[Hashable] = deque(maxlen=settings.longest_period)
         self._matched = [0] * (settings.longest_period + 1)
         self._onsets = [0] * (settings.longest_period + 1)
         self._period = 0
@@ -250,22 +250,21 @@ class _Cycle:
             return
         recent, matched = self._recent, self._matched
         for lag in range(1, len(recent) + 1):
-            if recent[-lag][1] == key:
+            if recent[-lag] == key:
                 if matched[lag] == 0:
                     self._onsets[lag] = call
                 matched[lag] += 1
             else:
                 matched[lag] = 0
-        recent.append((call, key))
+        recent.append(key)
         if self.loop is not None:
             if matched[self._period]:
                 self._detector.grow(self.loop, call, matched[self._period])
                 return
             self.loop = None
-        for lag in range(2, self._longest + 1):
+        for lag in range(2, len(matched)):
             # Steps that are all alike match at every lag; they are no cycle.
-            enough = max(2 * (self._rounds - 1), (self._rounds - 2) * lag + 1)
-            if matched[lag] >= enough and matched[1] < lag - 1:
+            if matched[lag] >= self._enough[lag] and matched[1] < lag - 1:
                 self._period = lag
                 self.loop = self._detector.begin("cycle", self._thread, self._onsets[lag])
                 self._detector.grow(self.loop, call, matched[lag])
@@ -273,7 +272,7 @@ class _Cycle:
 
     def go_on(self, call: int, action: str) -> None:
         if self.loop is not None and len(self._recent) >= self._period:
-            _, key = self._recent[-self._period]
+            key = self._recent[-self._period]
             if isinstance(key, tuple) and key[0] == action:
                 self._detector.grow(self.loop, call, self.loop.steps + 1)
 
@@ -353,9 +352,9 @@ def _settled(found: Iterable[Loop], useful: Sequence[int]) -> list[Loop]:
     def goes_on(before: Loop, loop: Loop) -> bool:
         """A degenerate answer is a loop of its own; what a framework interrupted by cutting its conversation down, say,
         goes on where nothing useful lies between."""
-        if loop.kind not in EXCLUSIVE or loop.onset <= before.end:
-            return loop.onset <= before.end
-        return bisect_right(useful, before.end) == bisect_right(useful, loop.onset)
+        if loop.onset <= before.end:
+            return True
+        return loop.kind in EXCLUSIVE and bisect_right(useful, before.end) == bisect_right(useful, loop.onset)
 
     merged: list[Loop] = []
     last: dict[tuple[str, int], Loop] = {}

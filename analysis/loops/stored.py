@@ -13,7 +13,6 @@ from typing import Any
 from sqlite_utils import Database
 
 from harness.analysis.loops.detector import Loop
-from harness.analysis.loops.kinds import Settings
 from harness.analysis.loops.price import Spending
 from harness.analysis.loops.watch import History, history_of
 from harness.analysis.names import label
@@ -45,9 +44,7 @@ class Analysed:
         return self.history.dead_end if self.history else None
 
 
-def analyse(
-    db: Database, runs_dir: Path, sweep_id: str, run_id: str | None = None, settings: Settings | None = None
-) -> list[Analysed]:
+def analyse(db: Database, runs_dir: Path, sweep_id: str, run_id: str | None = None) -> list[Analysed]:
     """Every run of a sweep, without its steps, or one with them: those of a large sweep would not fit into memory.
 
     A journal that can't be read makes its run unanalysable, nothing more.
@@ -55,7 +52,7 @@ def analyse(
     where, values = ("sweep_id = ?", [sweep_id]) if run_id is None else ("run_id = ?", [run_id])
     rows = list(
         db.query(
-            "SELECT runs_summary.*, runs.setup_s, runs.ended_detail, runs.verdict_detail, runs.claim_message "
+            "SELECT runs_summary.*, runs.setup_s, runs.ended_detail, runs.verdict_detail "
             f"FROM runs_summary JOIN runs USING (run_id) WHERE runs.{where} ORDER BY runs.position",
             values,
         )
@@ -79,17 +76,11 @@ def analyse(
     )
     found, alone = [], run_id is not None
     for row in rows:
-        run_id = row["run_id"]
-        by_call: dict[int, float | None] = {}
-        for part in spread.get(run_id, []):
-            before = by_call.get(part["call_index"], 0.0)
-            known = before is not None and part["spread_j"] is not None
-            by_call[part["call_index"]] = before + part["spread_j"] if known and before is not None else None
-        spending = Spending(
-            row, calls.get(run_id, []), {part["phase"]: part["joules"] for part in phases.get(run_id, [])}, by_call
-        )
-        paths = {file["name"]: runs_dir / file["path"] for file in files.get(run_id, [])}
-        history, why = _history(paths, bool(row["calls"]), settings)
+        own = row["run_id"]
+        by_phase = {part["phase"]: part["joules"] for part in phases.get(own, [])}
+        spending = Spending(row, calls.get(own, []), by_phase, _by_call(spread.get(own, [])))
+        paths = {file["name"]: runs_dir / file["path"] for file in files.get(own, [])}
+        history, why = _history(paths, bool(row["calls"]))
         if history is not None and not alone:
             history = replace(history, steps=[])
         found.append(Analysed(row, spending, history, why))
@@ -103,7 +94,16 @@ def _by_run(db: Database, query: str, values: list[str]) -> dict[str, list[dict[
     return found
 
 
-def _history(paths: dict[str, Path], called: bool, settings: Settings | None) -> tuple[History | None, str | None]:
+def _by_call(parts: list[dict[str, Any]]) -> dict[int, float | None]:
+    """Joules of each call over its phases; None where those of one are unknown."""
+    found: dict[int, float | None] = {}
+    for part in parts:
+        index, before = part["call_index"], found.get(part["call_index"], 0.0)
+        found[index] = None if before is None or part["spread_j"] is None else before + part["spread_j"]
+    return found
+
+
+def _history(paths: dict[str, Path], called: bool) -> tuple[History | None, str | None]:
     if not called:
         return None, NO_CALLS
     if paths.keys() != {"calls.jsonl", "messages.jsonl"}:
@@ -113,7 +113,7 @@ def _history(paths: dict[str, Path], called: bool, settings: Settings | None) ->
             calls, messages = (
                 stack.enter_context(_lines(paths[name])) for name in ("calls.jsonl", "messages.jsonl")
             )  # fmt: skip
-            return history_of(read_calls(calls, messages), settings), None
+            return history_of(read_calls(calls, messages)), None
     except Unanalysable as error:
         return None, f"{paths['calls.jsonl'].parent}: {error}"
     except OSError as error:

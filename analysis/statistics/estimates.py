@@ -14,7 +14,8 @@ from statistics import quantiles
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
+
+from harness.analysis.intervals import wilson
 
 RESAMPLES = 1_999
 LEAST_TASKS = 5
@@ -113,7 +114,7 @@ def ratio(values: Values, baseline: Values, seed: int = 0) -> Estimate:
     )  # fmt: skip
 
 
-def rate(resolved: Mapping[str, Sequence[bool]], seed: int = 0) -> Estimate:
+def rate(resolved: Mapping[str, Sequence[bool]]) -> Estimate:
     """The share of runs that are resolved, as the mean over tasks of each task's share.
 
     With one run of each task they are independent, and the interval is Wilson's. With several it is Wilson's for as
@@ -154,15 +155,8 @@ def _of_k(resolved: Mapping[str, Sequence[bool]], k: int, method: str, chance: C
 
 
 def _wilson(hits: float, of: float, tasks: int, runs: int, method: str) -> Estimate:
-    value = hits / of
-    if float(hits).is_integer() and float(of).is_integer():
-        interval = binomtest(int(hits), int(of)).proportion_ci(CONFIDENCE, method="wilson")
-        return Estimate(value, float(interval.low), float(interval.high), tasks, runs, method)
-    # The same score interval for a number of runs that is not whole.
-    z = 1.959963984540054
-    middle = (value + z * z / (2 * of)) / (1 + z * z / of)
-    reach = z * float(np.sqrt(value * (1 - value) / of + z * z / (4 * of * of))) / (1 + z * z / of)
-    return Estimate(value, max(0.0, middle - reach), min(1.0, middle + reach), tasks, runs, method)
+    low, high = wilson(hits, of) or (None, None)
+    return Estimate(hits / of, low, high, tasks, runs, method)
 
 
 def _size(values: Mapping[str, Sequence[object]]) -> tuple[int, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ from sqlite_utils import Database
 
 from harness.analysis.figures import CLOCK, CONSTANT, NO_ENERGY
 from harness.analysis.names import label
+from harness.analysis.records import differences
 from harness.analysis.statistics.comparisons import Test, compare
 from harness.analysis.statistics.estimates import Estimate, mean, ratio
 from harness.analysis.statistics.success import Difference, compare_rates
@@ -114,7 +115,9 @@ def compare_sweeps(one: Sweep, other: Sweep) -> SweepChange:
     shared = sorted(set(one.cells) & set(other.cells))
     only = {each.sweep_id: sorted(set(each.cells) - set(shared)) for each in (one, other)}
     cells = [_cell(name, one.cells[name], other.cells[name]) for name in shared]
-    return SweepChange(list(_differences(one, other)), only, cells)
+    records = ({**each.record, "machine": each.machine} for each in (one, other))
+    changed = [f"{key}: {before} -> {after}" for key, before, after in differences(*records)]
+    return SweepChange(changed, only, cells)
 
 
 def _cell(name: CellName, one: CellRuns, other: CellRuns) -> CellChange:
@@ -143,20 +146,3 @@ def _not_comparable(metric: str, one: CellRuns, other: CellRuns) -> str | None:
         return f"energies of different kind or coverage are not compared: {said}"
     kind = next(iter(energies), ("unavailable", None))[0]
     return CLOCK if kind == CONSTANT else NO_ENERGY if kind == "unavailable" else None
-
-
-def _differences(one: Sweep, other: Sweep) -> Iterator[str]:
-    ours, theirs = ({**_flat(each.record), **_flat({"machine": each.machine})} for each in (one, other))
-    for name in sorted(ours.keys() | theirs.keys()):
-        before, after = ours.get(name, "nothing"), theirs.get(name, "nothing")
-        if before != after:
-            yield f"{name}: {before} -> {after}"
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, str]:
-    if not isinstance(value, Mapping):
-        return {prefix: json.dumps(value)}
-    found: dict[str, str] = {}
-    for name, inner in value.items():
-        found |= _flat(inner, f"{prefix}.{name}" if prefix else str(name))
-    return found

@@ -8,8 +8,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from harness.analysis.steps.rebuild import Rebuild, Step
-
 NO_STEPS = frozenset({"refused", "limit"})
 """Calls that the engine was not asked for."""
 
@@ -94,18 +92,6 @@ def read_calls(calls: Iterable[str], messages: Iterable[str]) -> list[Call]:
     if not found:
         raise Unanalysable("calls.jsonl: it is empty")
     return [found[index] for index in sorted(found)]
-
-
-def steps_of(calls: Iterable[Call]) -> list[Step]:
-    """The steps in the order of their calls."""
-    rebuild = Rebuild()
-    steps = []
-    for call in calls:
-        if call.is_request and (step := rebuild.asked(call.messages, call.workdir)) is not None:
-            steps.append(step)
-        if call.is_step:
-            rebuild.answered(call.index, call.status, call.text, call.tool_calls, call.cut)
-    return sorted([*steps, *rebuild.ended()], key=lambda step: step.call)
 
 
 def _objects(lines: Iterable[str], name: str) -> Iterable[tuple[int, dict[str, Any]]]:

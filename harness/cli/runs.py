@@ -96,11 +96,11 @@ def show_run(
             table: list(store.query(f"SELECT * FROM {table} WHERE run_id = ? ORDER BY rowid", [run_id]))
             for table in ("calls", "interventions", "energy", "grades", "artefacts")
         }
+        if as_json:
+            print_json(run | children)
+            return
         [analysed] = analyse(store, folder, run["sweep_id"], run_id)
     beside = marks(analysed.history) if analysed.history else {}
-    if as_json:
-        print_json(run | children)
-        return
     for name, value in run.items():
         text = ", ".join(value) if isinstance(value, list) else round(value, 3) if isinstance(value, float) else value
         print(f"{name:<26} {'-' if value in (None, []) else text}")

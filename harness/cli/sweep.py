@@ -325,8 +325,6 @@ def _print_plan(plan: Plan, as_json: bool) -> None:
 
 def _rules(plan: Plan) -> str:
     """The rules of the experiment in words."""
-    from harness.spec import DEFAULT_GUARD_PATIENCE
-
     spec = plan.spec
     loads = [run.model.label for run in plan.runs if run.model]
     changes = sum(1 for number, label in enumerate(loads) if number == 0 or label != loads[number - 1])
@@ -342,8 +340,7 @@ def _rules(plan: Plan) -> str:
     if spec.slots > 1:
         said.append(f"{spec.slots} runs at a time")
     if spec.guard != "off":
-        patience = spec.guard_patience or DEFAULT_GUARD_PATIENCE
-        said.append(f"guard {spec.guard}" + (f", patience {patience}" if spec.guard == "stop" else ""))
+        said.append(f"guard {spec.guard}" + (f", patience {spec.patience}" if spec.patience else ""))
     return "; ".join(said)
 
 

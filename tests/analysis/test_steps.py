@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from harness.analysis.loops.watch import history_of
 from harness.analysis.steps.actions import actions_of, is_clear
-from harness.analysis.steps.journal import Unanalysable, read_calls, steps_of
+from harness.analysis.steps.journal import Unanalysable, read_calls
 from harness.analysis.steps.observations import compared, error_of, is_complaint, is_failure, lines_of, text_of
 from harness.analysis.steps.rebuild import Rebuild, Step
 from harness.analysis.steps.wording import repetition
@@ -313,7 +314,7 @@ def test_calls_are_put_in_their_order_and_what_is_no_step_is_left_out() -> None:
     calls, messages = journal(
         call(3), call(0), call(1, status="refused", http_status=400), call(2, status="engine_error", http_status=None)
     )
-    assert [step.call for step in steps_of(read_calls(calls, messages))] == [0, 3]
+    assert [step.call for step in history_of(read_calls(calls, messages)).steps] == [0, 3]
 
 
 @pytest.mark.parametrize(

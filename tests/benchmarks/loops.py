@@ -39,10 +39,10 @@ OPENING = re.compile(r"\[opening of (\d+) characters, ")
 
 def steps() -> Iterator[Step]:
     real = [step for trace in traces() for step in trace.steps]
-    for round_, number in zip(count(), range(10**9), strict=False):
+    for number in count():
         step = real[number % len(real)]
         # An own state of the files for each round: what was read is forgotten when they change, as in a run.
-        state = None if step.after is None else f"{step.after}{round_ // len(real)}"
+        state = None if step.after is None else f"{step.after}{number // len(real)}"
         yield replace(step, said=replace(step.said, call=number, before=state), after=state)
 
 

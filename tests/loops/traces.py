@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.analysis.steps.journal import Call, read_calls, steps_of
+from harness.analysis.loops.watch import history_of
+from harness.analysis.steps.journal import Call, read_calls
 from harness.analysis.steps.observations import text_of
 from harness.analysis.steps.rebuild import Step
 
@@ -45,7 +46,7 @@ class Trace:
 
     @property
     def steps(self) -> list[Step]:
-        return steps_of(self.calls)
+        return history_of(self.calls).steps
 
 
 def read(file: Path) -> list[Trace]:
