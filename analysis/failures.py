@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from harness.analysis.loops.stored import Analysed
+from harness.analysis.loops.digest import Digest
 
-Seen = Analysed
+Seen = Digest
 NO_LOOP = frozenset({None, "format_errors", "context_thrash"})
 """Nothing, and the kinds of loops that are the sign of another failure."""
 

@@ -26,7 +26,7 @@ from harness.analysis.figures import (
     scaled,
     unlike,
 )
-from harness.analysis.loops.stored import Analysed
+from harness.analysis.loops.digest import Digest
 from harness.analysis.names import label
 
 JOULES_PER_WH = 3600.0
@@ -183,7 +183,7 @@ def cells(
     *,
     edp_exponent: float = 1.0,
     budget_j: float | None = None,
-    analysed: Sequence[Analysed] = (),
+    analysed: Sequence[Digest] = (),
 ) -> list[Cell]:
     """Every agent with every model of a sweep.
 
@@ -294,7 +294,7 @@ def _cell(
     limit: Figure,
     bandwidth_gb_s: float | None,
     carbon: Mapping[int | None, float | None],
-    steps: Mapping[str, Analysed],
+    steps: Mapping[str, Digest],
 ) -> Cell:
     kept = [run for run in group if not run.left_out]
     graded = [run for run in kept if run.graded]
@@ -455,16 +455,14 @@ def _budget(graded: Sequence[_Run], limit: Figure) -> Budget:
     return Budget(limit, tuple(dict.fromkeys(points)), replace(area, value=mean, n=len(graded), why=said))
 
 
-def _after_last_useful_step(kept: Sequence[_Run], steps: Mapping[str, Analysed]) -> Figure:
+def _after_last_useful_step(kept: Sequence[_Run], steps: Mapping[str, Digest]) -> Figure:
     """Joules after the last step that got a run any further, over all its joules, both summed over the runs."""
-    told = [(run, steps[run.run_id]) for run in kept if run.run_id in steps and steps[run.run_id].history]
+    told = [(run, steps[run.run_id]) for run in kept if run.run_id in steps and steps[run.run_id].told]
     if not told:
         return Figure(None, "1", why=NO_STEPS if kept else NO_RUN)
     samples, whole_j = [], 0.0
     for run, analysed in told:
-        assert analysed.history is not None
-        useful = analysed.history.useful
-        after = analysed.spending.since(useful[-1] + 1 if useful else 0)
+        after = analysed.after_useful
         samples.append(Sample(after.joules, after.kind, after.coverage, run.machine, after.why))
         if after.joules is not None:
             whole_j += run.gross_j or 0.0

@@ -14,7 +14,7 @@ from sqlite_utils import Database
 
 from harness.analysis import failures
 from harness.analysis.loops.counterfactual import curve
-from harness.analysis.loops.stored import analyse
+from harness.analysis.loops.kept import digests
 from harness.analysis.loops.summary import kinds, recorded, wastes
 from harness.analysis.names import label
 
@@ -181,7 +181,7 @@ def page(db: Database, sweep_id: str, runs_dir: Path) -> str:
     runs = list(db.query("SELECT * FROM runs_summary WHERE sweep_id = ? ORDER BY run_id", [sweep_id]))
     meanings = {row["ended_by"]: row["meaning"] for row in db.query("SELECT ended_by, meaning FROM endings")}
     rows = cells(db, sweep_id)
-    analysed = analyse(db, runs_dir, sweep_id)
+    analysed = digests(db, runs_dir, sweep_id)
     classes = failures.by_cell(analysed)
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True

@@ -20,6 +20,7 @@ import docker
 from sqlite_utils import Database
 
 from harness import __version__, experiment, machine, paths
+from harness.analysis.loops.kept import keep_digest
 from harness.analysis.records import differences
 from harness.bench import Bench
 from harness.engine_state import prepare_for_several
@@ -352,6 +353,8 @@ class _Keeper:
             )
         except sqlite3.OperationalError as error:
             raise _not_stored(bench, planned, error) from error
+        with contextlib.suppress(sqlite3.OperationalError):  # the run is stored; whoever asks for its loops finds them
+            keep_digest(self.db, bench.runs_dir, run_id)
         self.result.rows.append(row)
         self.progress.run_ended(planned, row)
         self.stored += 1

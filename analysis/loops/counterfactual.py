@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.analysis.intervals import wilson
-from harness.analysis.loops.watch import History
 
 PATIENCES = (2, 3, 5, 8, 12, 16, 20, 25, 30)
 RESAMPLES = 1_000
@@ -20,28 +19,26 @@ INTERVAL = 0.95
 
 @dataclass(frozen=True)
 class Recorded:
-    """A run: the tokens of each call that the engine was asked for, what it did, and whether it was resolved (None: it
-    was not graded)."""
+    """A run: its task, its tokens, what a guard would have seen of it (call, steps of the longest loop when it came,
+    tokens from that call on), whether it never recovered from a loop, and whether it was resolved (None: it was not
+    graded)."""
 
-    tokens: dict[int, int]
-    history: History
+    task: str
+    tokens: int
+    growth: Sequence[tuple[int, int, int]]
+    stuck: bool
     resolved: bool | None
 
-    @property
-    def all_tokens(self) -> int:
-        return sum(self.tokens.values())
-
-    def saved(self, patience: int) -> int:
-        """Tokens that would not have been spent."""
-        stop = self.history.stopped_at(patience)
-        return 0 if stop is None else sum(tokens for call, tokens in self.tokens.items() if call >= stop)
+    def saved(self, patience: int) -> int | None:
+        """Tokens that would not have been spent; None where it would not have been stopped."""
+        return next((tokens for _, steps, tokens in self.growth if steps >= patience), None)
 
 
 @dataclass(frozen=True)
 class Point:
     """One patience. Shares are of the tokens of the runs that never recovered from a loop; `low` and `high` are the
-    ends of an interval by resampling those runs. `lost_high` is the upper end of Wilson's interval, or 3/n where none
-    was lost."""
+    ends of an interval by resampling those runs' tasks. `lost_high` is the upper end of Wilson's interval, or 3/n where
+    none was lost."""
 
     patience: int
     saved_tokens: int
@@ -58,20 +55,23 @@ class Point:
 
 def curve(runs: Sequence[Recorded], patiences: Sequence[int] = PATIENCES) -> list[Point]:
     """Savings against losses, one point for each patience."""
-    looping = [run for run in runs if run.history.dead_end is not None]
+    looping: dict[str, list[Recorded]] = {}
+    for run in runs:
+        if run.stuck:
+            looping.setdefault(run.task, []).append(run)
     resolved = [run for run in runs if run.resolved]
     chance = random.Random(0)
     draws = [chance.choices(range(len(looping)), k=len(looping)) for _ in range(RESAMPLES)] if looping else []
-    whole = [run.all_tokens for run in looping]
+    whole = [sum(run.tokens for run in task) for task in looping.values()]
     wholes = [sum(whole[number] for number in draw) for draw in draws]
     points = []
     for patience in patiences:
-        saved = [run.saved(patience) for run in looping]
+        saved = [sum(run.saved(patience) or 0 for run in task) for task in looping.values()]
         shares = sorted(
             sum(saved[number] for number in draw) / of for draw, of in zip(draws, wholes, strict=True) if of
         )  # fmt: skip
         low, high = _middle(shares)
-        lost = sum(run.history.stopped_at(patience) is not None for run in resolved)
+        lost = sum(run.saved(patience) is not None for run in resolved)
         interval = wilson(lost, len(resolved))
         points.append(
             Point(
@@ -80,7 +80,7 @@ def curve(runs: Sequence[Recorded], patiences: Sequence[int] = PATIENCES) -> lis
                 sum(saved) / sum(whole) if sum(whole) else None,
                 low,
                 high,
-                sum(run.history.stopped_at(patience) is not None for run in runs),
+                sum(run.saved(patience) is not None for run in runs),
                 lost,
                 len(resolved),
                 lost / len(resolved) if resolved else None,

@@ -162,6 +162,10 @@ KINDS: dict[KindName, Kind] = {
 EXCLUSIVE: tuple[KindName, ...] = tuple(KINDS)[:6]
 
 
+DETECTOR = "1"
+"""The rules as a whole: a new number for every change by which a run's loops, or what is told of them, may change."""
+
+
 def rule_of(kind: Kind, settings: Settings) -> str:
     """A kind's rule with the settings' numbers."""
     return kind.rule.format(**{field.name: getattr(settings, field.name) for field in fields(settings)})

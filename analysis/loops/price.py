@@ -37,12 +37,7 @@ class Spending:
     by_call: Mapping[int, float | None]
 
     def of_all(self) -> Spent:
-        run = self.run
-        joules, kind = run["energy_j"], run["energy_kind"]
-        return Spent(
-            len(self.calls), tokens_of(self.calls), run["agent_s"], joules, kind, run["energy_coverage"],
-            None if joules is not None else NO_ENERGY,
-        )  # fmt: skip
+        return whole_of(self.run, len(self.calls), tokens_of(self.calls))
 
     def since(self, call_index: int) -> Spent:
         """From a call's beginning to the end of the agent stage.
@@ -53,10 +48,8 @@ class Spending:
         after = [call for call in self.calls if call["call_index"] >= call_index]
         seconds = float(self.run["agent_s"]) - self._begins_s(after[0]) if after else 0.0
         joules, why = self._joules(after)
-        kind = "estimated" if self.run["energy_kind"] == "measured" else self.run["energy_kind"]
-        return Spent(
-            len(after), tokens_of(after), max(seconds, 0.0), joules, kind, self.run["energy_coverage"], why
-        )  # fmt: skip
+        kind, coverage = kind_of_a_part(self.run), self.run["energy_coverage"]
+        return Spent(len(after), tokens_of(after), max(seconds, 0.0), joules, kind, coverage, why)
 
     def _begins_s(self, call: Mapping[str, Any]) -> float:
         """Seconds from the beginning of the agent stage to a call's."""
@@ -64,10 +57,9 @@ class Spending:
         return max(0.0, datetime.fromisoformat(call["started_at"]).timestamp() - float(stage))
 
     def _joules(self, after: Sequence[Mapping[str, Any]]) -> tuple[float | None, str | None]:
-        if self.run["energy_kind"] == "unavailable" or self.run["energy_j"] is None:
-            return None, NO_ENERGY
-        if self.run["energy_kind"] == CONSTANT:
-            return None, CLOCK
+        why = missing_joules(self.run)
+        if why != NO_PARTS:
+            return None, why
         if not after:
             return 0.0, None
         within = [self.by_call.get(call["call_index"]) for call in after]
@@ -87,6 +79,24 @@ class Spending:
             pauses.append(self._begins_s(call) if ended is None else max(0.0, call["offset_s"] - ended))
             ended = call["offset_s"] + call["duration_s"]
         return pauses
+
+
+def whole_of(run: Mapping[str, Any], calls: int, tokens: int | None) -> Spent:
+    joules = run["energy_j"]
+    why = NO_ENERGY if joules is None else None
+    return Spent(calls, tokens, run["agent_s"], joules, run["energy_kind"], run["energy_coverage"], why)
+
+
+def kind_of_a_part(run: Mapping[str, Any]) -> str:
+    """Joules of a part are spread over calls by their seconds: an estimate, however the run's were measured."""
+    return "estimated" if run["energy_kind"] == "measured" else str(run["energy_kind"])
+
+
+def missing_joules(run: Mapping[str, Any]) -> str:
+    """Why a part of a run has no joules, where it has none."""
+    if run["energy_kind"] == "unavailable" or run["energy_j"] is None:
+        return NO_ENERGY
+    return CLOCK if run["energy_kind"] == CONSTANT else NO_PARTS
 
 
 def tokens_of(calls: Sequence[Mapping[str, Any]]) -> int | None:

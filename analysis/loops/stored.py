@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import gzip
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sqlite_utils import Database
 
-from harness.analysis.loops.detector import Loop
 from harness.analysis.loops.price import Spending
 from harness.analysis.loops.watch import History, history_of
-from harness.analysis.names import label
 from harness.analysis.steps.journal import Unanalysable, read_calls
 
 NO_CALLS = "it made no call to a model"
@@ -31,70 +29,31 @@ class Analysed:
     history: History | None
     why: str | None
 
-    @property
-    def model(self) -> str:
-        return label(self.run["engine"], self.run["model"])
 
-    @property
-    def unanalysable(self) -> bool:
-        return self.history is None and self.why != NO_CALLS
-
-    @property
-    def dead_end(self) -> Loop | None:
-        return self.history.dead_end if self.history else None
-
-
-def analyse(db: Database, runs_dir: Path, sweep_id: str, run_id: str | None = None) -> list[Analysed]:
-    """Every run of a sweep, without its steps, or one with them: those of a large sweep would not fit into memory.
-
-    A journal that can't be read makes its run unanalysable, nothing more.
-    """
-    where, values = ("sweep_id = ?", [sweep_id]) if run_id is None else ("run_id = ?", [run_id])
-    rows = list(
-        db.query(
-            "SELECT runs_summary.*, runs.setup_s, runs.ended_detail, runs.verdict_detail "
-            f"FROM runs_summary JOIN runs USING (run_id) WHERE runs.{where} ORDER BY runs.position",
-            values,
-        )
+def analyse(db: Database, runs_dir: Path, run_id: str) -> Analysed:
+    """A run that is in the store. A journal that can't be read makes it unanalysable, nothing more."""
+    [row] = db.query(
+        "SELECT runs_summary.*, runs.setup_s, runs.ended_detail, runs.verdict_detail "
+        "FROM runs_summary JOIN runs USING (run_id) WHERE runs.run_id = ?",
+        [run_id],
     )
-    calls = _by_run(db, f"SELECT calls.* FROM calls JOIN runs USING (run_id) WHERE sent AND runs.{where} "
-                    "ORDER BY call_index", values)  # fmt: skip
-    phases = _by_run(
-        db,
-        "SELECT energy.* FROM energy JOIN runs USING (run_id) WHERE energy.source = runs.energy_source "
-        f"AND component = 'total' AND layer = 'gross' AND phase != 'agent' AND runs.{where}",
-        values,
+    calls = db.query("SELECT * FROM calls WHERE run_id = ? AND sent ORDER BY call_index", [run_id])
+    phases = db.query(
+        "SELECT phase, joules FROM energy WHERE run_id = ? AND source = ? AND component = 'total' AND layer = 'gross' "
+        "AND phase != 'agent'",
+        [run_id, row["energy_source"]],
     )
-    spread = _by_run(
-        db, f"SELECT call_energy.* FROM call_energy JOIN runs USING (run_id) WHERE runs.{where}", values
-    )  # fmt: skip
-    files = _by_run(
-        db,
-        "SELECT artefacts.* FROM artefacts JOIN runs USING (run_id) "
-        f"WHERE artefacts.name IN ('calls.jsonl', 'messages.jsonl') AND runs.{where}",
-        values,
+    spread = db.query("SELECT call_index, spread_j FROM call_energy WHERE run_id = ?", [run_id])
+    files = db.query(
+        "SELECT name, path FROM artefacts WHERE run_id = ? AND name IN ('calls.jsonl', 'messages.jsonl')", [run_id]
     )
-    found, alone = [], run_id is not None
-    for row in rows:
-        own = row["run_id"]
-        by_phase = {part["phase"]: part["joules"] for part in phases.get(own, [])}
-        spending = Spending(row, calls.get(own, []), by_phase, _by_call(spread.get(own, [])))
-        paths = {file["name"]: runs_dir / file["path"] for file in files.get(own, [])}
-        history, why = _history(paths, bool(row["calls"]))
-        if history is not None and not alone:
-            history = replace(history, steps=[])
-        found.append(Analysed(row, spending, history, why))
-    return found
+    by_phase = {part["phase"]: part["joules"] for part in phases}
+    spending = Spending(row, list(calls), by_phase, _by_call(spread))
+    paths = {file["name"]: runs_dir / file["path"] for file in files}
+    return Analysed(row, spending, *_history(paths, bool(row["calls"])))
 
 
-def _by_run(db: Database, query: str, values: list[str]) -> dict[str, list[dict[str, Any]]]:
-    found: dict[str, list[dict[str, Any]]] = {}
-    for row in db.query(query, values):
-        found.setdefault(row["run_id"], []).append(row)
-    return found
-
-
-def _by_call(parts: list[dict[str, Any]]) -> dict[int, float | None]:
+def _by_call(parts: Iterable[dict[str, Any]]) -> dict[int, float | None]:
     """Joules of each call over its phases; None where those of one are unknown."""
     found: dict[int, float | None] = {}
     for part in parts:
@@ -136,19 +95,3 @@ def marks(history: History) -> dict[int, list[str]]:
                 first = step.call == loop.onset
                 found.setdefault(step.call, []).append(f"{loop.kind} to {loop.end}" if first else f"{loop.kind} …")
     return found
-
-
-def as_rows(analysed: Analysed) -> Iterator[dict[str, Any]]:
-    """The loops of a run as rows."""
-    history = analysed.history
-    for loop in history.loops if history else []:
-        yield {
-            "run_id": analysed.run["run_id"],
-            "kind": loop.kind,
-            "conversation": loop.thread,
-            "onset": loop.onset,
-            "end": loop.end,
-            "steps": loop.steps,
-            "plain_at": loop.alarm,
-            "recovered": history is not None and history.recovered(loop),
-        }

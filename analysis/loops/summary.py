@@ -8,9 +8,8 @@ from statistics import quantiles
 
 from harness.analysis.figures import Figure, Sample, sum_of
 from harness.analysis.loops.counterfactual import Recorded
+from harness.analysis.loops.digest import Digest
 from harness.analysis.loops.kinds import KINDS
-from harness.analysis.loops.price import Spent, tokens_of
-from harness.analysis.loops.stored import Analysed
 
 NO_TOKENS = "the engine did not count the tokens of all calls"
 NOTHING = "no run has calls that can be analysed"
@@ -43,11 +42,11 @@ class Waste:
     """Least, lower quartile, median, upper quartile and most of the runs' own shares of tokens."""
 
 
-def wastes(runs: Sequence[Analysed]) -> list[Waste]:
+def wastes(runs: Sequence[Digest]) -> list[Waste]:
     """By agent and model, and of several the sum last."""
-    groups: dict[tuple[str, str], list[Analysed]] = {}
+    groups: dict[tuple[str, str], list[Digest]] = {}
     for run in runs:
-        if run.run["counts"] and (run.history or run.unanalysable):
+        if run.run["counts"] and (run.told or run.unanalysable):
             groups.setdefault((run.run["agent"], run.model), []).append(run)
     cells = [_waste(agent, model, group) for (agent, model), group in groups.items()]
     if len(cells) > 1:
@@ -55,9 +54,9 @@ def wastes(runs: Sequence[Analysed]) -> list[Waste]:
     return cells
 
 
-def _waste(agent: str, model: str, group: Sequence[Analysed]) -> Waste:
-    told = [run for run in group if run.history]
-    pairs = [(run, wasted(run), run.spending.of_all()) for run in told]
+def _waste(agent: str, model: str, group: Sequence[Digest]) -> Waste:
+    told = [run for run in group if run.told]
+    pairs = [(run, run.wasted, run.whole) for run in told]
     fit = [pair for pair in pairs if not pair[0].run["left_out"]]
     calls = _sum([(run, spent.calls) for run, spent, _ in pairs], "calls")
     tokens = _sum([(run, spent.tokens) for run, spent, _ in pairs], "tokens")
@@ -74,7 +73,7 @@ def _waste(agent: str, model: str, group: Sequence[Analysed]) -> Waste:
         model=model,
         runs=len(group),
         unanalysable=len(group) - len(told),
-        looping=sum(bool(run.history and run.history.loops) for run in told),
+        looping=sum(bool(run.loops) for run in told),
         stuck=sum(run.dead_end is not None for run in told),
         calls=calls,
         tokens=tokens,
@@ -86,15 +85,7 @@ def _waste(agent: str, model: str, group: Sequence[Analysed]) -> Waste:
     )
 
 
-def wasted(run: Analysed) -> Spent:
-    """What a run spent from the onset of the first loop that it never recovered from."""
-    if run.dead_end is not None:
-        return run.spending.since(run.dead_end.onset)
-    # Nothing, and that is known whatever the kind of the run's energy.
-    return Spent(0, 0, 0.0, 0.0, run.run["energy_kind"], run.run["energy_coverage"])
-
-
-def _sum(samples: Sequence[tuple[Analysed, float | None]], unit: str) -> Figure:
+def _sum(samples: Sequence[tuple[Digest, float | None]], unit: str) -> Figure:
     if not samples:
         return Figure(None, unit, why=NOTHING)
     made = [Sample(value, None, None, run.run["machine_id"], NO_TOKENS) for run, value in samples]
@@ -131,17 +122,17 @@ class OfAKind:
     """Of those runs; None where the tokens of one are unknown."""
 
 
-def kinds(runs: Sequence[Analysed]) -> list[OfAKind]:
+def kinds(runs: Sequence[Digest]) -> list[OfAKind]:
     found = []
-    told = [(run, run.history) for run in runs if run.run["counts"] and run.history]
+    told = [run for run in runs if run.run["counts"] and run.told]
     for kind in KINDS:
-        loops = [(run, loop) for run, history in told for loop in history.loops if loop.kind == kind]
-        ends = [run for run, _ in told if run.dead_end is not None and run.dead_end.kind == kind]
+        loops = [(run, loop) for run in told for loop in run.loops if loop.kind == kind]
+        ends = [run for run in told if run.dead_end is not None and run.dead_end.kind == kind]
         if loops:
             found.append(
                 OfAKind(
                     kind, len(loops), len({run.run["run_id"] for run, _ in loops}), len(ends),
-                    _known(wasted(run).tokens for run in ends),
+                    _known(run.wasted.tokens for run in ends),
                 )
             )  # fmt: skip
     return found
@@ -152,15 +143,17 @@ def _known(values: Iterable[int | None]) -> int | None:
     return None if None in found else sum(value for value in found if value is not None)
 
 
-def recorded(runs: Sequence[Analysed]) -> list[Recorded]:
+def recorded(runs: Sequence[Digest]) -> list[Recorded]:
     """The valid runs as the counterfactual takes them; calls of unknown tokens count as none saved. Runs that a guard
     had a hand in are left out: what they would have done without it is not on record."""
     return [
         Recorded(
-            {call["call_index"]: tokens_of([call]) or 0 for call in run.spending.calls},
-            run.history,
+            run.run["task"],
+            run.counted_tokens,
+            run.growth,
+            run.dead_end is not None,
             None if run.run["outcome"] == "ungraded" else run.run["outcome"] == "resolved",
         )
         for run in runs
-        if run.run["counts"] and run.history and run.run.get("guard", "off") in ("off", "observe")
+        if run.run["counts"] and run.told and run.run["guard"] in ("off", "observe")
     ]

@@ -61,7 +61,7 @@ def energy(
     if not (math.isfinite(exponent) and 0 <= exponent <= MAX_EXPONENT):
         raise UserError(f"--edp-exponent {exponent:g}: expected a number from 0 to {MAX_EXPONENT:g}")
     from harness.analysis import between_runs, metrics
-    from harness.analysis.loops.stored import analyse
+    from harness.analysis.loops.kept import digests
     from harness.analysis.summary import NOTES
     from harness.store.db import read_store
     from harness.store.records import find_sweep
@@ -69,7 +69,7 @@ def energy(
     database, folder = places(db, runs_dir)
     with contextlib.closing(read_store(database)) as store:
         sweep_id = find_sweep(store, sweep)["sweep_id"]
-        analysed = analyse(store, folder, sweep_id)
+        analysed = digests(store, folder, sweep_id)
         cells = metrics.cells(store, sweep_id, edp_exponent=exponent, analysed=analysed)
         sources = metrics.sources(store, sweep_id)
         controls = between_runs.controls(store, sweep_id)

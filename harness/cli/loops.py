@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from harness.analysis.figures import Figure
     from harness.analysis.loops.counterfactual import Point
+    from harness.analysis.loops.digest import Digest
     from harness.analysis.loops.stored import Analysed
     from harness.analysis.loops.summary import OfAKind, Waste
 
@@ -32,17 +33,17 @@ def loops(
     as_json: Json = False,
 ) -> None:
     """Print the loops of a run or of a sweep, what they cost, and what a guard would have saved."""
+    from harness.analysis.loops.kept import digests
     from harness.analysis.loops.stored import analyse
     from harness.store.db import read_store
 
     database, folder = places(db, runs_dir)
     with contextlib.closing(read_store(database)) as store:
         sweep_id, run_id = _find(store, run_or_sweep)
-        runs = analyse(store, folder, sweep_id, run_id)
-    if run_id is None:
-        _of_sweep(sweep_id, runs, as_json)
-    else:
-        _of_run(runs[0], as_json)
+        if run_id is None:
+            _of_sweep(sweep_id, digests(store, folder, sweep_id), as_json)
+        else:
+            _of_run(analyse(store, folder, run_id), as_json)
 
 
 def _find(store: Database, text: str | None) -> tuple[str, str | None]:
@@ -60,10 +61,10 @@ def _find(store: Database, text: str | None) -> tuple[str, str | None]:
     return find_sweep(store, text)["sweep_id"], None
 
 
-def _of_sweep(sweep_id: str, runs: Sequence[Analysed], as_json: bool) -> None:
+def _of_sweep(sweep_id: str, runs: Sequence[Digest], as_json: bool) -> None:
     from harness.analysis import failures
     from harness.analysis.loops.counterfactual import curve
-    from harness.analysis.loops.stored import as_rows
+    from harness.analysis.loops.digest import loops_of
     from harness.analysis.loops.summary import kinds, recorded, wastes
 
     cells, found, points = wastes(runs), kinds(runs), curve(recorded(runs))
@@ -79,7 +80,7 @@ def _of_sweep(sweep_id: str, runs: Sequence[Analysed], as_json: bool) -> None:
                 ],
                 "guard": [asdict(point) for point in points],
                 "runs": [_run_json(run) for run in runs],
-                "loops": [row for run in runs for row in as_rows(run)],
+                "loops": [row for run in runs for row in loops_of(run)],
             }
         )
         return
@@ -99,9 +100,8 @@ def _of_sweep(sweep_id: str, runs: Sequence[Analysed], as_json: bool) -> None:
         print(line)
 
 
-def _run_json(run: Analysed) -> dict[str, Any]:
+def _run_json(run: Digest) -> dict[str, Any]:
     from harness.analysis.failures import failure_of
-    from harness.analysis.loops.summary import wasted
 
     failure = failure_of(run)
     return {
@@ -110,8 +110,8 @@ def _run_json(run: Analysed) -> dict[str, Any]:
         "evidence": failure.evidence,
         "unanalysable": run.why if run.unanalysable else None,
         "dead_end": asdict(run.dead_end) if run.dead_end else None,
-        "wasted": asdict(wasted(run)) if run.history else None,
-        "spent": asdict(run.spending.of_all()),
+        "wasted": asdict(run.wasted) if run.told else None,
+        "spent": asdict(run.whole),
     }
 
 
@@ -164,7 +164,7 @@ def _print_curve(points: Sequence[Point]) -> None:
     )  # fmt: skip
 
 
-def _notes(runs: Sequence[Analysed], cells: Sequence[Waste]) -> list[str]:
+def _notes(runs: Sequence[Digest], cells: Sequence[Waste]) -> list[str]:
     lines = [f"unanalysable: {run.run['run_id']}: {run.why}" for run in runs if run.unanalysable]
     reasons: dict[tuple[str, str], list[str]] = {}
     for cell in cells:
@@ -180,16 +180,17 @@ def _notes(runs: Sequence[Analysed], cells: Sequence[Waste]) -> list[str]:
 
 
 def _of_run(run: Analysed, as_json: bool) -> None:
-    from harness.analysis.loops.stored import as_rows, marks
-    from harness.analysis.loops.summary import wasted
+    from harness.analysis.loops.digest import digest_of, loops_of
+    from harness.analysis.loops.stored import marks
 
-    said = _run_json(run)
+    digest = digest_of(run)
+    said = _run_json(digest)
     if as_json:
         steps = run.history.steps if run.history else []
-        print_json(said | {"loops": list(as_rows(run)), "steps": [_step_json(run, step) for step in steps]})
+        print_json(said | {"loops": loops_of(digest), "steps": [_step_json(run, step) for step in steps]})
         return
     if run.history is None:
-        print(f"{run.run['run_id']}: {'unanalysable: ' if run.unanalysable else ''}{run.why}")
+        print(f"{run.run['run_id']}: {'unanalysable: ' if digest.unanalysable else ''}{run.why}")
         return
     beside = marks(run.history)
     several = len({step.thread for step in run.history.steps}) > 1
@@ -204,14 +205,14 @@ def _of_run(run: Analysed, as_json: bool) -> None:
     heads = ["call", *(["conversation"] if several else []), "action", "outcome", "files", "progress", "loop"]
     print_table(f"run {run.run['run_id']}", heads, rows)
     print(f"class       {said['class']}: {said['evidence']}")
-    if run.dead_end is None:
+    if digest.dead_end is None:
         print("wasted      nothing: after its last loop, if any, something got it further")
         return
-    lost, whole = wasted(run), run.spending.of_all()
+    lost, whole = digest.wasted, digest.whole
     tokens = "" if not lost.tokens or not whole.tokens else f", {lost.tokens:,} of {whole.tokens:,} tokens"
     joules = f", {lost.joules:,.0f} J ({lost.kind})" if lost.joules is not None else f"; J not told: {lost.why}"
     print(
-        f"wasted      from call {run.dead_end.onset} on: {lost.calls} of {whole.calls} calls{tokens}, "
+        f"wasted      from call {digest.dead_end.onset} on: {lost.calls} of {whole.calls} calls{tokens}, "
         f"{lost.seconds:,.0f} of {whole.seconds:,.0f} s{joules}"
     )
 

@@ -99,7 +99,7 @@ def show_run(
         if as_json:
             print_json(run | children)
             return
-        [analysed] = analyse(store, folder, run["sweep_id"], run_id)
+        analysed = analyse(store, folder, run_id)
     beside = marks(analysed.history) if analysed.history else {}
     for name, value in run.items():
         text = ", ".join(value) if isinstance(value, list) else round(value, 3) if isinstance(value, float) else value
@@ -113,7 +113,7 @@ def show_run(
             for call in children["calls"]
         ]
         print_table("calls", [*columns.values(), "loop"], rows)
-        if analysed.unanalysable:
+        if analysed.why:
             print(f"its loops are unknown: {analysed.why}")
         print(f"step by step: harness loops {run_id}")
     if children["interventions"]:

@@ -463,3 +463,42 @@ def m006_guard(db: Database) -> None:
          AND net.layer = 'net' AND net.phase = 'agent' AND net.component = 'total';
     """,
     )
+
+
+@migration
+def m007_loops(db: Database) -> None:
+    run_script(
+        db,
+        """
+    CREATE TABLE histories (
+        run_id TEXT PRIMARY KEY REFERENCES runs(run_id) ON DELETE CASCADE,
+        detector TEXT NOT NULL,
+        why TEXT,
+        last_useful INTEGER,
+        calls INTEGER NOT NULL,
+        tokens INTEGER,
+        counted_tokens INTEGER NOT NULL,
+        wasted_calls INTEGER NOT NULL,
+        wasted_tokens INTEGER,
+        wasted_s REAL NOT NULL,
+        wasted_j REAL,
+        after_useful_calls INTEGER NOT NULL,
+        after_useful_tokens INTEGER,
+        after_useful_s REAL NOT NULL,
+        after_useful_j REAL,
+        growth TEXT NOT NULL
+    );
+    CREATE TABLE loops (
+        run_id TEXT NOT NULL REFERENCES histories(run_id) ON DELETE CASCADE,
+        number INTEGER NOT NULL,
+        kind TEXT NOT NULL,
+        conversation INTEGER NOT NULL,
+        onset INTEGER NOT NULL,
+        end INTEGER NOT NULL,
+        steps INTEGER NOT NULL,
+        plain_at INTEGER,
+        recovered INTEGER NOT NULL,
+        PRIMARY KEY (run_id, number)
+    );
+    """,
+    )

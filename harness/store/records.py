@@ -188,6 +188,14 @@ def insert_run(
         )
 
 
+def put_history(db: Database, row: Mapping[str, Any], loops: Iterable[Mapping[str, Any]]) -> None:
+    """Store what a run's calls come to, in place of what an older search found."""
+    with db.atomic():
+        db.execute("DELETE FROM histories WHERE run_id = ?", [row["run_id"]])
+        db.table("histories").insert(row)
+        db.table("loops").insert_all(loops)
+
+
 def insert_grade(
     db: Database,
     run: Mapping[str, Any],

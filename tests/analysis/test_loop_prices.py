@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,11 @@ from harness.analysis.figures import CLOCK
 from harness.analysis.intervals import wilson
 from harness.analysis.loops.counterfactual import Recorded, curve
 from harness.analysis.loops.detector import Loop
+from harness.analysis.loops.digest import Digest, digest_of, loops_of
+from harness.analysis.loops.kept import digests
 from harness.analysis.loops.price import NO_PARTS
-from harness.analysis.loops.stored import NO_CALLS, Analysed, analyse, as_rows, marks
-from harness.analysis.loops.summary import kinds, recorded, wasted, wastes
-from harness.analysis.loops.watch import History
+from harness.analysis.loops.stored import NO_CALLS, analyse, marks
+from harness.analysis.loops.summary import kinds, recorded, wastes
 from harness.analysis.summary import page
 from harness.store.db import open_store
 from harness.store.records import insert_run, insert_sweep
@@ -95,7 +97,7 @@ def add(
     kind: str = "measured",
     parts: bool = True,
     **changes: Any,
-) -> Analysed:
+) -> Digest:
     run_id = f"s-{position:04d}"
     row = {
         "run_id": run_id, "sweep_id": "s", "position": position, "suite": "s", "task": "t", "agent": "a",
@@ -129,13 +131,13 @@ def add(
         ]  # fmt: skip
     files = journal(folder, answers, outcomes) if answers else []
     insert_run(db, row, calls, energy, by_call, files)
-    return analyse(db, folder, "s", run_id)[0]
+    return digest_of(analyse(db, folder, run_id))
 
 
 def test_what_was_spent_from_the_onset_on(db: Database, tmp_path: Path) -> None:
     run = add(db, tmp_path)
     assert run.dead_end == Loop("repeated_action", 0, 2, 5, 4, 3)
-    lost, whole = wasted(run), run.spending.of_all()
+    lost, whole = run.wasted, run.whole
     assert (whole.calls, whole.tokens, whole.seconds, whole.joules) == (6, 2_160, AGENT_S, 240.0)
     # Calls 2 to 5: 300 + 400 + 500 + 600 tokens in, 40 out; the onset's call begins 9 s into the stage.
     assert (lost.calls, lost.tokens) == (4, 1_840)
@@ -157,7 +159,7 @@ def test_joules_are_told_only_where_their_kind_allows(
     db: Database, tmp_path: Path, kind: str, parts: bool, why: str
 ) -> None:
     run = add(db, tmp_path, kind=kind, parts=parts)
-    assert (wasted(run).joules, wasted(run).why) == (None, why)
+    assert (run.wasted.joules, run.wasted.why) == (None, why)
     [cell] = wastes([run])
     assert cell.joules.value is None
     assert why in (cell.joules.why or "")
@@ -168,9 +170,9 @@ def test_a_run_that_recovers_has_wasted_nothing(db: Database, tmp_path: Path) ->
     answers = [sh("ls")] * 4 + [sh("cat a.py"), sh("submit")]
     outcomes = ["a.py"] * 4 + ["def the_first_function(value):", ""]
     run = add(db, tmp_path, answers=answers, outcomes=outcomes)
-    assert [loop.kind for loop in run.history.loops if run.history] == ["repeated_action"]
-    assert (wasted(run).calls, wasted(run).tokens, wasted(run).joules) == (0, 0, 0.0)
-    [row] = as_rows(run)
+    assert [loop.kind for loop in run.loops] == ["repeated_action"]
+    assert (run.wasted.calls, run.wasted.tokens, run.wasted.joules) == (0, 0, 0.0)
+    [row] = loops_of(run)
     assert row["recovered"]
 
 
@@ -183,7 +185,7 @@ def test_the_sum_of_a_cell_and_how_its_runs_differ(db: Database, tmp_path: Path)
         for path in (tmp_path / str(number)).iterdir():
             path.rename(tmp_path / f"{number}-{path.name}")
     db.execute("UPDATE artefacts SET path = CAST(substr(run_id, -1) AS INTEGER) || '-' || path")
-    runs = analyse(db, tmp_path, "s")
+    runs = digests(db, tmp_path, "s")
     [cell] = wastes(runs)
     assert (cell.runs, cell.unanalysable, cell.looping, cell.stuck) == (2, 0, 1, 1)
     assert (cell.calls.value, cell.tokens.value) == (4, 1_840)
@@ -204,7 +206,7 @@ def test_the_sum_over_a_sweep_stands_last(db: Database, tmp_path: Path) -> None:
         ("b", 1, 1_840),
         ("all", 2, 3_680),
     ]
-    assert wastes([one, other])[2].joules.value == pytest.approx(2 * (wasted(one).joules or 0))
+    assert wastes([one, other])[2].joules.value == pytest.approx(2 * (one.wasted.joules or 0))
 
 
 def test_the_share_after_the_last_useful_step(db: Database, tmp_path: Path) -> None:
@@ -218,16 +220,60 @@ def test_the_share_after_the_last_useful_step(db: Database, tmp_path: Path) -> N
 def test_tokens_that_the_engine_did_not_count_make_no_sum(db: Database, tmp_path: Path) -> None:
     add(db, tmp_path)
     db.execute("UPDATE calls SET output_tokens = NULL WHERE call_index = 3")
-    [run] = analyse(db, tmp_path, "s")
-    assert wasted(run).tokens is None
+    run = digest_of(analyse(db, tmp_path, "s-0000"))
+    assert run.wasted.tokens is None
     [cell] = wastes([run])
     assert cell.tokens.value is None
     assert "did not count" in (cell.tokens.why or "")
     assert kinds([run])[0].wasted_tokens is None
     # But on a prompt that did not fit no work was done.
     db.execute("UPDATE calls SET input_tokens = NULL, status = 'context_overflow' WHERE call_index = 3")
-    [run] = analyse(db, tmp_path, "s")
-    assert wasted(run).tokens == 1_840 - 410
+    run = digest_of(analyse(db, tmp_path, "s-0000"))
+    assert run.wasted.tokens == 1_840 - 410
+
+
+# What is kept of them in the store.
+
+
+def test_what_was_kept_is_what_the_journal_tells(db: Database, tmp_path: Path) -> None:
+    runs = [add(db, tmp_path), add(db, tmp_path, 1, answers=[], outcomes=[], calls=None)]
+    first = digests(db, tmp_path, "s")
+    for name in ("calls.jsonl", "messages.jsonl"):
+        (tmp_path / f"{name}.gz").unlink()
+    kept = digests(db, tmp_path, "s")
+    assert [run.run["run_id"] for run in kept] == ["s-0000", "s-0001"]
+    for found in (first, kept):
+        for one, other in zip(runs, found, strict=True):
+            for name in ("loops", "last_useful", "growth", "counted_tokens", "whole", "wasted", "after_useful", "why"):
+                assert getattr(one, name) == getattr(other, name), name
+            assert one.dead_end == other.dead_end
+    assert list(db.query("SELECT kind, onset, end, plain_at, recovered FROM loops")) == [
+        {"kind": "repeated_action", "onset": 2, "end": 5, "plain_at": 3, "recovered": 0}
+    ]
+
+
+def test_what_other_rules_found_is_found_anew(db: Database, tmp_path: Path) -> None:
+    add(db, tmp_path)
+    digests(db, tmp_path, "s")
+    db.execute("UPDATE histories SET detector = 'older', wasted_calls = 99")
+    db.execute("UPDATE loops SET kind = 'cycle'")
+    [run] = digests(db, tmp_path, "s")
+    assert (run.wasted.calls, [loop.kind for loop in run.loops]) == (4, ["repeated_action"])
+    assert [row["kind"] for row in db.query("SELECT kind FROM loops")] == ["repeated_action"]
+
+
+def test_of_a_journal_that_is_gone_nothing_is_kept_since_it_may_come_back(db: Database, tmp_path: Path) -> None:
+    add(db, tmp_path)
+    (tmp_path / "calls.jsonl.gz").rename(tmp_path / "away")
+    assert digests(db, tmp_path, "s")[0].unanalysable
+    (tmp_path / "away").rename(tmp_path / "calls.jsonl.gz")
+    assert digests(db, tmp_path, "s")[0].dead_end is not None
+
+
+def test_a_store_that_can_not_be_written_is_read_all_the_same(db: Database, tmp_path: Path) -> None:
+    add(db, tmp_path)
+    db.execute("PRAGMA query_only = ON")
+    assert digests(db, tmp_path, "s")[0].wasted.calls == 4
 
 
 # Journals that are not what they should be.
@@ -258,7 +304,7 @@ def test_a_broken_journal_makes_its_run_unanalysable_and_says_where(
 ) -> None:
     add(db, tmp_path)
     broken(tmp_path, name, content)
-    [run] = analyse(db, tmp_path, "s")
+    run = digest_of(analyse(db, tmp_path, "s-0000"))
     assert run.unanalysable
     assert complaint in (run.why or "")
     assert str(tmp_path) in (run.why or "")
@@ -274,10 +320,10 @@ def test_a_flipped_bit_anywhere_spoils_no_report(db: Database, tmp_path: Path) -
         whole = (tmp_path / f"{name}.gz").read_bytes()
         for place in range(0, len(whole), 7):
             broken(tmp_path, name, whole[:place] + bytes([whole[place] ^ 16]) + whole[place + 1 :])
-            [run] = analyse(db, tmp_path, "s")
-            assert run.history or run.unanalysable
+            run = digest_of(analyse(db, tmp_path, "s-0000"))
+            assert run.told or run.unanalysable
         broken(tmp_path, name, whole)
-    assert analyse(db, tmp_path, "s")[0].history
+    assert analyse(db, tmp_path, "s-0000").history
 
 
 @pytest.mark.parametrize(
@@ -291,7 +337,7 @@ def test_values_of_another_type_are_said_to_be_no_call(db: Database, tmp_path: P
     lines = gzip.decompress((tmp_path / "calls.jsonl.gz").read_bytes()).decode().splitlines()
     lines[1] = json.dumps(json.loads(lines[1]) | change)
     broken(tmp_path, "calls.jsonl", gzip.compress("\n".join(lines).encode()))
-    [run] = analyse(db, tmp_path, "s")
+    run = digest_of(analyse(db, tmp_path, "s-0000"))
     if "status" not in change:
         assert "calls.jsonl, line 2: not a call of the gateway" in (run.why or "")
 
@@ -300,7 +346,7 @@ def test_a_journal_that_was_cut_off_says_in_which_line(db: Database, tmp_path: P
     add(db, tmp_path)
     whole = (tmp_path / "calls.jsonl.gz").read_bytes()
     broken(tmp_path, "calls.jsonl", whole[: len(whole) // 2])
-    [run] = analyse(db, tmp_path, "s")
+    run = digest_of(analyse(db, tmp_path, "s-0000"))
     assert run.unanalysable
     assert "calls.jsonl, line " in (run.why or "")
 
@@ -308,30 +354,32 @@ def test_a_journal_that_was_cut_off_says_in_which_line(db: Database, tmp_path: P
 def test_a_journal_that_is_gone_and_a_run_without_calls_are_told_apart(db: Database, tmp_path: Path) -> None:
     add(db, tmp_path)
     (tmp_path / "calls.jsonl.gz").unlink()
-    [run] = analyse(db, tmp_path, "s")
+    run = digest_of(analyse(db, tmp_path, "s-0000"))
     assert run.unanalysable
     idle = add(db, tmp_path, 1, answers=[], outcomes=[], calls=None)
-    assert (idle.history, idle.why, idle.unanalysable) == (None, NO_CALLS, False)
+    assert (idle.told, idle.why, idle.unanalysable) == (False, NO_CALLS, False)
 
 
 def test_a_megabyte_and_what_is_no_text_are_taken_as_they_are(db: Database, tmp_path: Path) -> None:
     outcomes = [f"line {number}\n" * 200_000 for number in range(CALLS)]
     run = add(db, tmp_path, outcomes=outcomes)
-    assert run.history is not None
-    assert len(run.history.steps) == CALLS
+    history = analyse(db, tmp_path, run.run["run_id"]).history
+    assert history is not None
+    assert len(history.steps) == CALLS
     lines = gzip.decompress((tmp_path / "messages.jsonl.gz").read_bytes()).decode().splitlines()
     strange = [json.loads(line) for line in lines]
     for line in strange:
         if line["message"]["role"] == "user":
             line["message"]["content"] = [{"type": "image_url", "image_url": {"url": "data:"}}, 7, None]
     broken(tmp_path, "messages.jsonl", gzip.compress("\n".join(json.dumps(line) for line in strange).encode()))
-    assert analyse(db, tmp_path, "s")[0].history is not None
+    assert analyse(db, tmp_path, "s-0000").history is not None
 
 
 def test_marks_stand_beside_the_calls(db: Database, tmp_path: Path) -> None:
-    run = add(db, tmp_path)
-    assert run.history is not None
-    assert marks(run.history) == {2: ["repeated_action to 5"], **{call: ["repeated_action …"] for call in (3, 4, 5)}}
+    add(db, tmp_path)
+    history = analyse(db, tmp_path, "s-0000").history
+    assert history is not None
+    assert marks(history) == {2: ["repeated_action to 5"], **{call: ["repeated_action …"] for call in (3, 4, 5)}}
 
 
 # Failures.
@@ -378,14 +426,16 @@ def test_the_last_rule_takes_what_is_left() -> None:
 # What a guard would have saved.
 
 
+TASKS = itertools.count()
+
+
 def run_of(calls: int, grows_from: int | None, resolved: bool | None = False, dead: bool = True) -> Recorded:
     """A run of calls of 10 tokens, in which a loop grows by one step with each call."""
-    growth, loops, useful = [], [], []
+    growth = []
     if grows_from is not None:
-        growth = [(call, call - grows_from) for call in range(grows_from + 2, calls)]
-        loops = [Loop("cycle", 0, grows_from, calls - 1, calls - grows_from, grows_from + 1)]
-        useful = [] if dead else [calls - 1]
-    return Recorded(dict.fromkeys(range(calls), 10), History([], loops, useful, growth), resolved)
+        growth = [(call, call - grows_from, 10 * (calls - call)) for call in range(grows_from + 2, calls)]
+    task = f"t{next(TASKS)}"
+    return Recorded(task, 10 * calls, growth, grows_from is not None and dead, resolved)
 
 
 def test_savings_and_losses_of_each_patience() -> None:

@@ -206,11 +206,17 @@ def kinds_table(held: bool | None) -> list[list[str]]:
 def played(held: bool | None) -> list[Recorded]:
     """The runs of scripted policies: what only looks like a loop, and loops of which some recover and then resolve
     their task and others never do."""
-    return [
-        Recorded(trace.tokens, history(trace), trace.outcome == "resolved")
-        for trace in traces()
-        if trace.group != "real" and held in (None, held_out(trace.name))
-    ]
+    return [recorded(trace) for trace in traces() if trace.group != "real" and held in (None, held_out(trace.name))]
+
+
+def recorded(trace: Trace) -> Recorded:
+    seen = history(trace)
+    growth = [
+        (call, steps, sum(tokens for index, tokens in trace.tokens.items() if index >= call))
+        for call, steps in seen.growth
+    ]  # fmt: skip
+    stuck, resolved = seen.dead_end is not None, trace.outcome == "resolved"
+    return Recorded(trace.name, sum(trace.tokens.values()), growth, stuck, resolved)
 
 
 def guard_table(held: bool | None) -> list[list[str]]:

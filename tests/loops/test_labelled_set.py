@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 
 import pytest
 import quality
-from quality import FOLDER, by_loop, by_run, found_by_us, kappa, labels, traces
+from quality import FOLDER, by_loop, by_run, found_by_us, history, kappa, labels, traces
 
-from harness.analysis.loops.kinds import KINDS
+from harness.analysis.loops.kinds import DETECTOR, KINDS
 from harness.analysis.loops.watch import Watch
 from harness.analysis.steps.journal import Call
 
@@ -84,3 +85,18 @@ def test_no_loop_has_more_steps_than_calls_lie_in_it() -> None:
 def test_every_run_can_be_shown_side_by_side() -> None:
     assert len(quality.agreement()) == 3
     assert any(row[:2] == ["held out", "real"] for row in quality.runs_table())
+
+
+FOUND = {"1": "44368c35ec1edeea"}
+"""By rules (`DETECTOR`), the hash of all that they find in the set."""
+
+
+def test_rules_that_find_something_else_have_another_number() -> None:
+    """By it stores know that what was kept of their runs is out of date."""
+    found = [
+        [trace.name, [[loop.kind, loop.thread, loop.onset, loop.end, loop.steps, loop.alarm] for loop in seen.loops],
+         seen.useful, seen.growth]
+        for trace in traces()
+        for seen in [history(trace)]
+    ]  # fmt: skip
+    assert hashlib.sha256(json.dumps(found).encode()).hexdigest()[:16] == FOUND[DETECTOR]
