@@ -19,6 +19,8 @@ from harness.analysis.statistics.success import Difference, compare_rates
 METRICS = {
     "calls": "calls",
     "tokens": "tokens",
+    "input_tokens": "tokens",
+    "output_tokens": "tokens",
     "agent_s": "s",
     "energy_j": "J",
     "net_energy_j": "J",
@@ -45,6 +47,27 @@ class CellRuns:
     left_out: int = 0
     energies: set[tuple[str, str | None]] = field(default_factory=set)
 
+    def add(self, run: Mapping[str, Any]) -> None:
+        """A run that counts, as a row of `runs_summary`."""
+        self.runs += 1
+        self.left_out += bool(run["left_out"])
+        if run["outcome"] != "ungraded":
+            self.resolved.setdefault(run["task"], []).append(run["outcome"] == "resolved")
+        if not run["left_out"]:
+            self.energies.add((run["energy_kind"], run["energy_coverage"]))
+        for name in METRICS:
+            value = value_of(run, name)
+            if value is not None and not (name in CLOCKED and run["left_out"]):
+                self.values[name].setdefault(run["task"], []).append(value)
+
+
+def value_of(run: Mapping[str, Any], metric: str) -> float | None:
+    """A run's value of a metric; tokens are those of prompts and answers, unknown where one of the two is."""
+    if metric == "tokens":
+        known = None not in (run["input_tokens"], run["output_tokens"])
+        return float(run["input_tokens"] + run["output_tokens"]) if known else None
+    return None if run[metric] is None else float(run[metric])
+
 
 @dataclass(frozen=True)
 class Sweep:
@@ -63,18 +86,7 @@ def read_sweep(db: Database, sweep_id: str) -> Sweep:
     record.pop("runs", None)
     cells: dict[CellName, CellRuns] = {}
     for run in db.query("SELECT * FROM runs_summary WHERE sweep_id = ? AND counts ORDER BY run_id", [sweep_id]):
-        cell = cells.setdefault((run["agent"], label(run["engine"], run["model"])), CellRuns())
-        cell.runs += 1
-        cell.left_out += bool(run["left_out"])
-        if run["outcome"] != "ungraded":
-            cell.resolved.setdefault(run["task"], []).append(run["outcome"] == "resolved")
-        known = None not in (run["input_tokens"], run["output_tokens"])
-        told = run | {"tokens": run["input_tokens"] + run["output_tokens"] if known else None}
-        if not run["left_out"]:
-            cell.energies.add((run["energy_kind"], run["energy_coverage"]))
-        for name in METRICS:
-            if told[name] is not None and not (name in CLOCKED and run["left_out"]):
-                cell.values[name].setdefault(run["task"], []).append(float(told[name]))
+        cells.setdefault((run["agent"], label(run["engine"], run["model"])), CellRuns()).add(run)
     return Sweep(sweep_id, json.loads(row["facts"]), record | {"harness": row["harness_version"]}, cells)
 
 

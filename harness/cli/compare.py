@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 NAMES = {
     "calls": "calls",
     "tokens": "tokens",
+    "input_tokens": "tokens in",
+    "output_tokens": "tokens out",
     "agent_s": "seconds",
     "energy_j": "gross J",
     "net_energy_j": "net J",
