@@ -36,6 +36,7 @@ bench: setup
 	.venv/bin/python tests/benchmarks/run_cost.py
 	.venv/bin/python tests/benchmarks/sampler.py
 	.venv/bin/python tests/benchmarks/loops.py
+	.venv/bin/python tests/benchmarks/recommend.py
 
 clean:
 	$(HARNESS) clean

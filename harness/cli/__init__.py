@@ -22,6 +22,7 @@ from harness.cli import (
     loops,
     maintenance,
     models,
+    recommend,
     report,
     runs,
     sweep,
@@ -66,6 +67,7 @@ app.command("report")(report.report)
 app.command("energy")(energy.energy)
 app.command("loops")(loops.loops)
 app.command("compare")(compare.compare)
+app.command("recommend")(recommend.recommend)
 app.command("export")(export.export)
 app.command("doctor")(maintenance.doctor)
 app.command("clean")(maintenance.clean)

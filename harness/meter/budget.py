@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import re
 import time
 
+from harness.amounts import JOULES, amount
 from harness.errors import UserError
 from harness.meter.figures import headline, totals
 from harness.meter.meter import Key, Meter
 
 INTERVAL_S = 1.0  # between two looks: a run may use so much longer what the machine takes
-JOULES = {"J": 1.0, "kJ": 1e3, "MJ": 1e6, "Wh": 3.6e3, "kWh": 3.6e6}
-AMOUNT = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)")
 
 
 def joules_of(text: str) -> float:
     """An energy as people write it, as 50kJ. Raises UserError."""
-    match = AMOUNT.fullmatch(text.strip())
-    if match is None or match[2] not in JOULES or float(match[1]) == 0:
-        raise UserError(f"--max-energy {text}: expected a number with one of the units {', '.join(JOULES)}, as 50kJ")
-    return float(match[1]) * JOULES[match[2]]
+    return amount(text, "--max-energy", JOULES, "50kJ")
 
 
 def check_budget(meter: Meter, slots: int) -> None:
