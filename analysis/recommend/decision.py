@@ -92,7 +92,7 @@ def quantity(value: float, unit: Unit) -> str:
     for least, name in ((1e6, "MJ"), (1e3, "kJ")):
         if value >= least:
             return f"{value / least:,.1f} {name}"
-    return f"{value:.3g} J"
+    return f"{value:.0f} J" if value >= 100 else f"{value:.3g} J"
 
 
 def percent(estimate: Estimate) -> str:

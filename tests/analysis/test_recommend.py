@@ -133,6 +133,7 @@ def test_a_mean_that_fits_with_an_interval_that_does_not_may_exceed(db: Database
     over = recommend([option], Wanted(999))
     assert over.chosen is None
     assert why_not(over)["a"] == "over the budget: 1.0 kJ a task on average"
+    assert [recommend([option], Wanted(limit)).judged[0].pareto for limit in (899, 900)] == [False, True]
 
 
 def test_of_rates_that_can_not_be_told_apart_the_cheaper_is_chosen(db: Database) -> None:
@@ -186,6 +187,7 @@ def test_where_nothing_was_resolved_no_agent_is_the_cheapest(db: Database) -> No
     add(db, "b", around(10), 0, kind="estimated_constant")
     found = recommend(options(db), Wanted(20_000))
     assert (found.chosen, found.said) == (None, NOTHING)
+    assert why_not(found)["b"] == "figures of different kinds are never put together: estimated_constant, measured"
     assert options(db)[0].per_resolved_j.value is None
     assert "undefined: 0 resolved" in (options(db)[0].per_resolved_j.why or "")
 
@@ -261,6 +263,16 @@ def test_an_energy_that_nobody_told_is_unknown_and_no_zero(db: Database) -> None
     picked = Chooser(options(db)).pick(tasks_left=2, energy_left_j=1e5)
     assert picked is not None
     assert picked.agent == "a"
+
+
+def test_runs_without_a_known_energy_are_in_no_rate_under_a_budget_and_that_is_said(db: Database) -> None:
+    add_sweep(db)
+    add(db, "a", [None] * 3 + around(1000, 17), 10)
+    found = recommend(options(db), Wanted(20_000))
+    assert found.chosen is not None
+    assert (found.chosen.expected.value, found.chosen.expected.runs) == (7 / 17, 17)
+    assert found.chosen.option.rate.value == 10 / 20
+    assert found.notes == ["energy of a with m: 3 of 20 are not in it: no source told the energy"]
 
 
 def test_flagged_ungraded_and_spoilt_runs_are_where_they_belong(db: Database) -> None:
@@ -452,6 +464,18 @@ def test_what_can_not_be_chosen_is_never_picked() -> None:
     assert picked is CHEAP
     assert Chooser([few, nothing]).pick(energy_left_j=1e6, tasks_left=5) is None
     assert Chooser([]).pick(energy_left_j=1e6, tasks_left=5) is None
+
+
+def test_runs_of_one_task_share_its_weight_in_a_pick(db: Database) -> None:
+    add_sweep(db)
+    add(db, "once", around(1000), 3)  # 0.15
+    add(db, "often", around(1000), 2)  # t00 and t01, of which t00 is resolved four times: 0.1, no 5 of 23
+    for number in range(3):
+        add(db, "often", [1000.0], 1, run_id=f"more-{number}", repetition=2 + number)
+    for tasks in (1, 9):
+        picked = Chooser(options(db)).pick(tasks_left=tasks, energy_left_j=1e5)
+        assert picked is not None
+        assert picked.agent == "once"
 
 
 def test_a_budget_that_is_none_is_refused() -> None:
