@@ -176,7 +176,7 @@ def _sentence(chosen: Judged, best: Judged, wanted: Wanted) -> str:
     said = (
         f"use {chosen.name}: it resolved {percent(expected)} of {expected.tasks} tasks within {budget} each "
         f"({expected.runs} runs), for {quantity(_value(cost), unit)}{interval} a task on average; "
-        f"{_value(chosen.within):.0%} of its runs stayed within the budget"
+        f"{_value(chosen.within):.1%} of its runs stayed within the budget"
     )
     if chosen.may_exceed:
         said += f"; it may exceed the budget: the interval of its mean ends above {budget}"

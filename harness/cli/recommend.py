@@ -75,7 +75,7 @@ def _print(found: Recommendation, wanted: Wanted) -> None:
         [*who, "tasks", "runs", "resolved", "resolved within it", "runs within it", "Pareto set"],
         [
             [*name, one.option.tasks, one.option.runs, percent(one.option.rate), percent(one.expected),
-             None if one.within.value is None else f"{one.within.value:.0%}", "yes" if one.pareto else ""]
+             None if one.within.value is None else f"{one.within.value:.1%}", "yes" if one.pareto else ""]
             for name, one in zip(names, found.judged, strict=True)
         ],
     )  # fmt: skip
