@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import os
+import shutil
 from collections.abc import Callable
 
 import pytest
@@ -65,11 +66,16 @@ def _dataset() -> str | None:
     return None
 
 
+def _latex() -> str | None:
+    return None if shutil.which("pdflatex") else "pdflatex is missing: install texlive-latex-recommended"
+
+
 NEEDS: dict[str, Callable[[], str | None]] = {
     "docker": functools.cache(_docker),
     "model": functools.cache(_model),
     "ollama": functools.cache(_ollama),
     "network": functools.cache(_network),
+    "latex": functools.cache(_latex),
     "dataset": functools.cache(_dataset),
 }
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,9 +69,10 @@ def keep_digest(db: Database, runs_dir: Path, run_id: str) -> Digest:
 
 def _found(db: Database, runs_dir: Path, run: Mapping[str, Any]) -> Digest:
     try:
-        return keep_digest(db, runs_dir, run["run_id"])
+        digest = keep_digest(db, runs_dir, run["run_id"])
     except sqlite3.OperationalError:  # an archive, or a sweep is writing: it is found again the next time
-        return digest_of(analyse(db, runs_dir, run["run_id"]))
+        digest = digest_of(analyse(db, runs_dir, run["run_id"]))
+    return replace(digest, run=run)
 
 
 def _loop(row: Mapping[str, Any]) -> Loop:

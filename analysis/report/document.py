@@ -123,4 +123,4 @@ def shown(value: Value, digits: int = 3) -> str:
 
 
 def _share(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1%}" if 0 < value < 0.1 else f"{value:.0%}"
+    return "–" if value is None else f"{value:.1%}"

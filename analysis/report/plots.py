@@ -6,7 +6,7 @@ Each function takes plain numbers and gives a figure; what is in it is chosen by
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import matplotlib
@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 
 COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#777777", "#e08a3c", "#7a5195", "#332288")
 """Told apart by people who see few colours (Paul Tol's bright scheme and more); markers and hatches differ, too."""
@@ -43,6 +43,7 @@ STYLE: dict[str, Any] = {
     "grid.alpha": 0.25,
     "grid.linewidth": 0.6,
     "text.color": INK,
+    "text.parse_math": False,
     "xtick.color": INK,
     "ytick.color": INK,
     "hatch.linewidth": 0.5,
@@ -54,6 +55,7 @@ STYLE: dict[str, Any] = {
     "savefig.facecolor": "none",
 }
 
+_NONE = NullFormatter()
 THOUSANDS = FuncFormatter(lambda value, _: f"{value:,.0f}" if abs(value) >= 10 or value == 0 else f"{value:g}")
 
 
@@ -117,10 +119,10 @@ def boxes(groups: Mapping[str, Sequence[float]], axis: str, log: bool = False) -
         _names(axes, list(groups))
         axes.set_xlabel(axis)
         if log:
-            axes.set_xscale("log")
+            _log(axes.set_xscale, axes.xaxis)
         else:
             axes.set_xlim(left=0)
-        axes.xaxis.set_major_formatter(THOUSANDS)
+            axes.xaxis.set_major_formatter(THOUSANDS)
         return figure
 
 
@@ -145,10 +147,8 @@ def stacked(groups: Mapping[str, Mapping[str, float]], axis: str, percent: bool 
         return figure
 
 
-def cloud(
-    groups: Mapping[str, Sequence[tuple[float, float]]], across: str, up: str, *, log: bool = True
-) -> Figure:  # fmt: skip
-    """Points of several kinds."""
+def cloud(groups: Mapping[str, Sequence[tuple[float, float]]], across: str, up: str) -> Figure:
+    """Points of several kinds, all positive, on logarithmic axes."""
     with matplotlib.rc_context(STYLE):
         figure, [axes] = new(3.6)
         for number, (name, points) in enumerate(groups.items()):
@@ -159,13 +159,10 @@ def cloud(
                     xs, ys, marker(number), label=name, color=colour(number), markersize=3.4, alpha=0.6,
                     markeredgewidth=0,
                 )  # fmt: skip
-        if log:
-            axes.set_xscale("log")
-            axes.set_yscale("log")
+        _log(axes.set_xscale, axes.xaxis)
+        _log(axes.set_yscale, axes.yaxis)
         axes.set_xlabel(across)
         axes.set_ylabel(up)
-        axes.xaxis.set_major_formatter(THOUSANDS)
-        axes.yaxis.set_major_formatter(THOUSANDS)
         figure.legend(loc="outside upper center", ncols=3)
         return figure
 
@@ -229,6 +226,14 @@ def lines(
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0) if percent else THOUSANDS)
         figure.legend(loc="outside upper center", ncols=3)
         return figure
+
+
+def _log(set_scale: Callable[[str], None], axis: Any) -> None:
+    """A logarithmic axis that says 1, 2, 5, 10, and so on."""
+    set_scale("log")
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
+    axis.set_major_formatter(THOUSANDS)
+    axis.set_minor_formatter(_NONE)
 
 
 def _names(axes: Axes, names: Sequence[str]) -> None:

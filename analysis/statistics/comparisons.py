@@ -24,6 +24,7 @@ from harness.analysis.statistics.estimates import (
     draws_of,
     ratio,
     task_means,
+    times_drawn,
 )
 
 POWER = 0.8
@@ -193,7 +194,9 @@ def cliffs_delta(one: Values, other: Values, *, paired: bool, seed: int = 0) -> 
         return Estimate(value, None, None, tasks, runs, method, f"too few tasks (n={tasks})")
     mine = draws_of(len(ours), seed, DELTA_RESAMPLES)
     yours = mine if paired else draws_of(len(theirs), seed + 1, DELTA_RESAMPLES)
-    drawn = [_delta(ours[here], theirs[there]) for here, there in zip(mine, yours, strict=True)]
+    # A resample's delta is that of its tasks' wins and losses, which are counted once.
+    wins = np.sign(ours[:, None] - theirs[None, :])
+    drawn = ((times_drawn(mine) @ wins) * times_drawn(yours)).sum(axis=1) / wins.size
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(drawn, [tail, 1 - tail])
     return Estimate(value, float(low), float(high), tasks, runs, method)

@@ -173,6 +173,13 @@ def draws_of(tasks: int, seed: int, resamples: int = RESAMPLES) -> NDArray[np.in
     return np.random.default_rng(seed).integers(0, tasks, (resamples, tasks))
 
 
+def times_drawn(draws: NDArray[np.int64]) -> Floats:
+    """How often each of the tasks is in each resample, a row for each."""
+    resamples, tasks = draws.shape
+    places = draws + tasks * np.arange(resamples)[:, None]
+    return np.bincount(places.ravel(), minlength=draws.size).reshape(resamples, tasks).astype(float)
+
+
 def _error_of_mean(values: Floats, axis: int = 0) -> Floats:
     return np.asarray(values.std(axis=axis, ddof=1) / np.sqrt(values.shape[axis]))
 

@@ -7,13 +7,22 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy import stats
-from statsmodels.formula.api import ols
+from statsmodels.formula.api import wls
 from statsmodels.stats.anova import anova_lm
 
-from harness.analysis.statistics.estimates import CONFIDENCE, LEAST_TASKS, Estimate, draws_of
+from harness.analysis.statistics.estimates import (
+    CONFIDENCE,
+    LEAST_TASKS,
+    Estimate,
+    Floats,
+    draws_of,
+    times_drawn,
+)
 
 CORRELATION_RESAMPLES = 999
+MANY_RUNS = 5_000
 
 
 @dataclass(frozen=True)
@@ -46,10 +55,19 @@ def importance(values: Sequence[float], factors: Mapping[str, Sequence[str]]) ->
     table["value"] = np.log(np.asarray(values, dtype=float))
     if table["value"].nunique() < 2:
         return Importance(None, len(values), method, "all values are the same")
-    fit = ols(f"value ~ {' + '.join(terms)}", data=table).fit()
+    within = 0.0
+    table["runs"] = 1
+    if len(values) > MANY_RUNS:
+        # Means of runs that share all levels, each weighing as many as there are, give the same sums of squares but
+        # for what lies within them, from far fewer rows.
+        groups = table.groupby(varying, sort=True)["value"]
+        within = float(((table["value"] - groups.transform("mean")) ** 2).sum())
+        table = groups.agg(value="mean", runs="size").reset_index()
+    fit = wls(f"value ~ {' + '.join(terms)}", data=table, weights=table["runs"]).fit()
     if fit.df_resid < 1:
         return Importance(None, len(values), method, f"too few runs (n={len(values)})")
     squares = anova_lm(fit, typ=2)["sum_sq"]
+    squares["Residual"] += within
     total = float(squares.sum())
     shares = {}
     for term, square in squares.items():
@@ -68,28 +86,52 @@ class Correlation:
 
 def correlation(pairs: Mapping[str, Sequence[tuple[float, float]]], seed: int = 0) -> Correlation:
     """Of pairs by task, one for each run."""
-    tasks = [np.asarray(each, dtype=float) for _, each in sorted(pairs.items()) if len(each)]
-    runs = sum(len(each) for each in tasks)
+    tasks = [each for _, each in sorted(pairs.items()) if len(each)]
+    whole = np.array([pair for each in tasks for pair in each], dtype=float).reshape(-1, 2)
+    of_task = np.repeat(np.arange(len(tasks)), [len(each) for each in tasks])
+    runs = len(whole)
     found = []
-    for name, coefficient in (("Pearson", stats.pearsonr), ("Spearman", stats.spearmanr)):
+    for name, ranked in (("Pearson", False), ("Spearman", True)):
         method = f"{name}; percentile bootstrap over tasks"
-        whole = np.concatenate(tasks) if tasks else np.empty((0, 2))
         if runs < LEAST_TASKS:
             found.append(Estimate(None, None, None, len(tasks), runs, method, f"too few runs (n={runs})"))
             continue
         if (whole.std(axis=0) == 0).any():
             found.append(Estimate(None, None, None, len(tasks), runs, method, "one of the two does not vary"))
             continue
-        value = float(coefficient(whole[:, 0], whole[:, 1]).statistic)
+        value = float((stats.spearmanr if ranked else stats.pearsonr)(whole[:, 0], whole[:, 1]).statistic)
         if len(tasks) < LEAST_TASKS:
             found.append(Estimate(value, None, None, len(tasks), runs, method, f"too few tasks (n={len(tasks)})"))
             continue
-        drawn = []
-        for draw in draws_of(len(tasks), seed, CORRELATION_RESAMPLES):
-            some = np.concatenate([tasks[number] for number in draw])
-            if (some.std(axis=0) > 0).all():
-                drawn.append(float(coefficient(some[:, 0], some[:, 1]).statistic))
+        coefficient = _Weighted(whole, ranked)
+        drawn = [
+            coefficient(times[of_task]) for times in times_drawn(draws_of(len(tasks), seed, CORRELATION_RESAMPLES))
+        ]
         tail = (1 - CONFIDENCE) / 2
-        low, high = np.quantile(drawn, [tail, 1 - tail])
+        low, high = np.nanquantile(drawn, [tail, 1 - tail])
         found.append(Estimate(value, float(low), float(high), len(tasks), runs, method))
     return Correlation(found[0], found[1])
+
+
+class _Weighted:
+    """The coefficient of pairs of which each stands there so many times: a resample without copying it, which with
+    many runs is most of the work. Checked against scipy's on copies."""
+
+    def __init__(self, pairs: Floats, ranked: bool) -> None:
+        self._columns = [pairs[:, 0], pairs[:, 1]]
+        # Of equal values all have the mean of their places.
+        self._groups = [np.unique(column, return_inverse=True)[1] for column in self._columns] if ranked else None
+
+    def __call__(self, times: Floats) -> float:
+        """NaN where one of the two does not vary."""
+        columns = self._columns
+        if self._groups is not None:
+            columns = [_ranks(group, times) for group in self._groups]
+        one, other = (column - np.average(column, weights=times) for column in columns)
+        below = np.sqrt(np.dot(times, one * one) * np.dot(times, other * other))
+        return float(np.dot(times, one * other) / below) if below > 0 else float("nan")
+
+
+def _ranks(group: NDArray[np.int64], times: Floats) -> Floats:
+    sizes = np.bincount(group, weights=times)
+    return np.asarray((np.cumsum(sizes) - (sizes - 1) / 2)[group])

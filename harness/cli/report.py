@@ -1,38 +1,76 @@
-"""`harness report`: the summary of a sweep, as a table and as a page."""
+"""`harness report`: the statistics of sweeps, to be read, printed or computed with; and what ends a sweep."""
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from harness.cli.options import Db, Json, RunsDir, places, print_json, print_table
+from harness.errors import UserError
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database
+
+
+FORMATS = {"html": ".html", "md": ".md", "latex": ".tex", "pdf": ".pdf", "json": ".json", "csv": "-csv"}
+"""By name, how the file (of csv the folder) ends that is written where no other is named."""
 
 
 def report(
-    sweep: Annotated[str | None, typer.Argument(help="A sweep's id. Default: the newest.")] = None,
+    sweeps: Annotated[
+        list[str] | None, typer.Argument(metavar="[SWEEP]...", help="Ids of sweeps. Default: the newest.")
+    ] = None,
+    to: Annotated[str, typer.Option("--format", help="html, md, latex, pdf, json, or csv (a folder).")] = "html",
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Where to. Default: report.*, in the sweep's folder of the runs."),
+    ] = None,
     db: Db = None,
     runs_dir: RunsDir = None,
     as_json: Json = False,
 ) -> None:
-    """Write a sweep's HTML summary and print its table."""
+    """Write the statistics report of one or several sweeps, and print a table for each."""
     from harness.store.db import read_store
     from harness.store.records import find_sweep
 
+    if to not in FORMATS:
+        raise UserError(f"--format {to!r}: expected {', '.join(FORMATS)}")
     database, folder = places(db, runs_dir)
     with contextlib.closing(read_store(database)) as store:
-        sweep_id = find_sweep(store, sweep)["sweep_id"]
-    page = write_summary(database, folder, sweep_id)
-    if as_json:
-        from harness.analysis.summary import cells
+        found = [find_sweep(store, sweep)["sweep_id"] for sweep in sweeps or (None,)]
+        ids = list(dict.fromkeys(found))
+        target = output or folder / ids[0] / f"report{FORMATS[to]}"
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            files = _write(store, folder, ids, to, target)
+        except OSError as error:
+            raise UserError(f"the report can't be written: {error.filename or target}: {error.strerror}") from error
+        if as_json:
+            from harness.analysis.summary import cells
 
-        with contextlib.closing(read_store(database)) as store:
-            print_json({"sweep_id": sweep_id, "cells": cells(store, sweep_id), "page": str(page)})
-        return
-    print_cells(database, sweep_id)
-    print(f"summary     {page}")
+            said = [{"sweep_id": sweep_id, "cells": cells(store, sweep_id)} for sweep_id in ids]
+            print_json({"sweeps": said, "report": str(target), "files": [str(file) for file in files]})
+            return
+    for sweep_id in ids:
+        print_cells(database, sweep_id)
+    beside = f" and {len(files) - 1} files beside it" if len(files) > 1 else ""
+    print(f"report      {target}{beside}")
+
+
+def _write(store: Database, folder: Path, sweeps: Sequence[str], to: str, target: Path) -> list[Path]:
+    try:
+        from harness.analysis.report.content import report as content
+        from harness.analysis.report.formats import WRITERS
+    except ImportError as error:
+        raise UserError(
+            f"a report needs the package {error.name}: install the extra `report` (`pip install "
+            "'agent-energy-harness[report]'`)"
+        ) from error
+    return WRITERS[to](content(store, folder, sweeps), target)
 
 
 def print_cells(database: Path, sweep_id: str) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 
+from harness.analysis.statistics import comparisons, estimates, factors
 from harness.analysis.statistics.comparisons import cliffs_delta, compare, normality, smallest_ratio
 from harness.analysis.statistics.estimates import Values
 from harness.analysis.statistics.factors import correlation, importance
@@ -119,3 +121,37 @@ def test_the_factor_that_made_the_energy_explains_it() -> None:
     assert importance([1.0, -1.0], {"a": ["x", "y"]}).why == "a value is not positive"
     assert importance([1.0, 2.0], {"a": ["x", "x"]}).why == "no factor has two levels"
     assert importance([1.0, 2.0], {"a": ["x", "y"]}).why == "too few runs (n=2)"
+
+
+def test_a_resample_by_weights_is_the_same_as_a_copy() -> None:
+    chance = np.random.default_rng(3)
+    pairs = np.column_stack([chance.integers(0, 6, 40), chance.lognormal(0, 1, 40)]).astype(float)
+    times = chance.integers(0, 4, 40).astype(float)
+    copy = np.repeat(pairs, times.astype(int), axis=0)
+    for ranked, theirs in ((False, stats.pearsonr), (True, stats.spearmanr)):
+        ours = factors._Weighted(pairs, ranked)(times)
+        assert ours == pytest.approx(theirs(copy[:, 0], copy[:, 1]).statistic)
+
+
+def test_deltas_of_resamples_are_those_of_their_tasks() -> None:
+    draws = estimates.draws_of(7, 1, 20)
+    ours, theirs = np.random.default_rng(5).integers(0, 5, (2, 7)).astype(float)
+    wins = np.sign(ours[:, None] - theirs[None, :])
+    times = estimates.times_drawn(draws)
+    for draw, row in zip(draws, times, strict=True):
+        assert row @ wins @ row / 49 == pytest.approx(comparisons._delta(ours[draw], theirs[draw]))
+
+
+def test_shares_of_many_runs_are_made_of_their_means_and_stay_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    chance = np.random.default_rng(8)
+    levels = {
+        name: [str(each) for each in chance.integers(0, count, 300)]
+        for name, count in (("framework", 3), ("model", 2), ("task", 5))
+    }
+    factor = np.array([1 + (level == "2") for level in levels["framework"]])
+    values = [float(each) for each in chance.lognormal(0, 0.5, 300) * factor]
+    whole = importance(values, levels)
+    monkeypatch.setattr(factors, "MANY_RUNS", 10)
+    grouped = importance(values, levels)
+    assert whole.shares is not None
+    assert grouped.shares == pytest.approx(whole.shares)
