@@ -30,18 +30,13 @@ from harness.cli import app
 from harness.flags import FLAGS
 from harness.manifests import Agent, find_agents
 from harness.outcome import ENDINGS, VERDICTS
-from harness.store.columns import COLUMNS, TABLES
+from harness.store.columns import TABLES, VIEW, meaning_of
 from harness.store.db import open_store
 
 FOLDER = Path(__file__).parent
 PROOF = FOLDER / "verified-mini.json"
 WIDTH = 100  # of the help texts: a page must not depend on the terminal that made it
 NOTE = "<!-- Made by docs/generate.py: change the code, then run `make docs`. -->\n\n"
-VIEW = "runs_summary"
-
-# What the view calls by another name than the table `energy` does.
-VIEW_NAMES = {"energy_j": "joules", "net_energy_j": "joules", "energy_kind": "kind", "energy_coverage": "coverage"}
-VIEW_OWN = {"left_out": "the flags that leave the run out of statistics of energy and time; empty for none"}
 
 
 def commands() -> Iterator[tuple[str, Any, Any]]:
@@ -109,18 +104,6 @@ def schema_page() -> str:
         + table(["verdict", "outcome", "meaning"], verdicts)
     )
     return NOTE + "\n".join(parts)
-
-
-def meaning_of(table_name: str, column: str) -> str:
-    """A column's sentence; a column of the view has that of the table it comes from. Raises KeyError without one."""
-    if table_name != VIEW:
-        return COLUMNS[table_name][column]
-    if column in VIEW_OWN:
-        return VIEW_OWN[column]
-    if column in VIEW_NAMES:
-        return COLUMNS["energy"][VIEW_NAMES[column]]
-    home = next((name for name in ("runs", "outcomes", "endings") if column in COLUMNS[name]), "runs")
-    return COLUMNS[home][column]
 
 
 def _needed(table_name: str, column: dict[str, Any]) -> str:

@@ -99,7 +99,7 @@ class Rebuild:
             self._asking = thread, "first"
             return None
         again = request == "again"
-        step = _step(thread.open, () if again else _new(thread.messages, messages), again, workdir)
+        step = _step(thread.open, () if again else new_messages(thread.messages, messages), again, workdir)
         thread.messages, thread.open = messages, None
         self._asking = thread, request
         return step
@@ -142,7 +142,7 @@ class Rebuild:
         return None, "first"
 
 
-def _new(known: Sequence[Message], messages: Sequence[Message]) -> Sequence[Message]:
+def new_messages(known: Sequence[Message], messages: Sequence[Message]) -> Sequence[Message]:
     """The messages that came after the last answer."""
     if list(messages[: len(known)]) == list(known):
         return messages[len(known) :]

@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from harness.cli.options import Db, Json, RunsDir, places, print_json, print_table
-from harness.errors import UserError
+from harness.errors import MachineError, UserError
 
-FORMATS = ("swebench",)
+if TYPE_CHECKING:
+    from sqlite_utils import Database
+
+FORMATS = ("swebench", "atif", "parquet")
 
 
 def export(
     sweep: Annotated[str | None, typer.Argument(help="A sweep's id. Default: the newest.")] = None,
-    to: Annotated[str, typer.Option("--format", help="swebench: predictions for its official command.")] = "swebench",
+    to: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="swebench: predictions for its official command. atif: a trajectory for each run. parquet: a file for "
+            "each table.",
+        ),
+    ] = "swebench",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="A folder. Default: the sweep's, in the runs folder.")
     ] = None,
@@ -24,24 +34,71 @@ def export(
     runs_dir: RunsDir = None,
     as_json: Json = False,
 ) -> None:
-    """Write the patches of a sweep, a file for each agent, model and repetition."""
-    from harness.analysis.predictions import write_predictions
+    """Write a sweep in a format that other programs read."""
     from harness.store.db import read_store
     from harness.store.records import find_sweep
 
     if to not in FORMATS:
-        raise UserError(f"--format {to!r}: expected {' or '.join(FORMATS)}")
+        raise UserError(f"--format {to!r}: expected {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
     database, folder = places(db, runs_dir)
     with contextlib.closing(read_store(database)) as store:
-        sweep_id = find_sweep(store, sweep)["sweep_id"]
+        chosen = find_sweep(store, sweep)
+        sweep_id = chosen["sweep_id"]
         target = output or folder / sweep_id
         try:
-            files = write_predictions(store, folder, sweep_id, target)
+            if to == "swebench":
+                _predictions(store, folder, sweep_id, target, as_json)
+            elif to == "atif":
+                _trajectories(store, folder, sweep_id, target / "trajectories", as_json)
+            else:
+                _tables(store, sweep_id, target / "parquet", as_json)
         except OSError as error:
             raise UserError(f"{error.filename or target}: {error.strerror}") from error
+        stored = store.table("runs").count_where("sweep_id = ?", [sweep_id])
+    if not as_json and stored < chosen["planned_runs"]:
+        print(f"not finished: {stored} of {chosen['planned_runs']} runs are in it")
+
+
+def _predictions(store: Database, folder: Path, sweep_id: str, target: Path, as_json: bool) -> None:
+    from harness.analysis.predictions import write_predictions
+
+    files = write_predictions(store, folder, sweep_id, target)
+    _print_files(sweep_id, ["file", "predictions", "empty", "left_out"], files, as_json)
+    if not as_json:
+        print("next        swebench eval SUITE -p FILE --run-id NAME")
+
+
+def _trajectories(store: Database, folder: Path, sweep_id: str, target: Path, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from harness.analysis.atif import write_trajectories
+
+    written = write_trajectories(store, folder, sweep_id, target)
+    if as_json:
+        print_json(asdict(written))
+        return
+    print(f"{len(written.files)} trajectories in {target}")
+    if written.without_calls:
+        print(f"{len(written.without_calls)} runs called no model and have none")
+    for run_id, why in written.unreadable.items():
+        print(f"none of {run_id}: {why}")
+
+
+def _tables(store: Database, sweep_id: str, target: Path, as_json: bool) -> None:
+    from harness import __version__
+    from harness.analysis.tables import write_tables
+
+    try:
+        files = write_tables(store, sweep_id, target, __version__)
+    except ImportError as error:
+        raise MachineError(
+            "--format parquet needs the package pyarrow: `pip install 'agent-energy-harness[report]'`"
+        ) from error
+    _print_files(sweep_id, ["file", "rows", "columns"], files, as_json)
+
+
+def _print_files(sweep_id: str, columns: list[str], files: list[dict[str, Any]], as_json: bool) -> None:
     if as_json:
         print_json(files)
-        return
-    columns = ["file", "predictions", "empty", "left_out"]
-    print_table(f"sweep {sweep_id}", columns, [[file[column] for column in columns] for file in files])
-    print("next        swebench eval SUITE -p FILE --run-id NAME")
+    else:
+        print_table(f"sweep {sweep_id}", columns, [[file[column] for column in columns] for file in files])

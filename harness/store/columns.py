@@ -324,3 +324,20 @@ COLUMNS: dict[str, dict[str, str]] = {
     "outcomes": {"ended_by": "the ending", "verdict": "the verdict", "outcome": "the outcome of both"},
     "migrations": {"name": "the step", "applied_at": "UTC, ISO 8601"},
 }
+
+VIEW = "runs_summary"
+# What the view calls by another name than the table `energy` does.
+_VIEW_NAMES = {"energy_j": "joules", "net_energy_j": "joules", "energy_kind": "kind", "energy_coverage": "coverage"}
+_VIEW_OWN = {"left_out": "the flags that leave the run out of statistics of energy and time; empty for none"}
+
+
+def meaning_of(table: str, column: str) -> str:
+    """A column's sentence; a column of the view has that of the table it comes from. Raises KeyError without one."""
+    if table != VIEW:
+        return COLUMNS[table][column]
+    if column in _VIEW_OWN:
+        return _VIEW_OWN[column]
+    if column in _VIEW_NAMES:
+        return COLUMNS["energy"][_VIEW_NAMES[column]]
+    home = next((name for name in ("runs", "outcomes", "endings") if column in COLUMNS[name]), "runs")
+    return COLUMNS[home][column]
