@@ -17,7 +17,7 @@ from harness.store.columns import TABLES, VIEW, meaning_of
 if TYPE_CHECKING:
     import pyarrow as pa
 
-ROWS = 20_000  # of a group: some 30 MB of the widest table while they are turned into columns
+ROWS = 10_000  # of a group: some 15 MB of the widest table while they are turned into columns
 
 
 @dataclass(frozen=True)

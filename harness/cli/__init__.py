@@ -19,6 +19,7 @@ from harness.cli import (
     energy,
     export,
     grade,
+    import_,
     loops,
     maintenance,
     models,
@@ -69,6 +70,7 @@ app.command("loops")(loops.loops)
 app.command("compare")(compare.compare)
 app.command("recommend")(recommend.recommend)
 app.command("export")(export.export)
+app.command("import")(import_.import_)
 app.command("doctor")(maintenance.doctor)
 app.command("clean")(maintenance.clean)
 app.add_typer(db.app, name="db")

@@ -14,7 +14,7 @@ from harness.errors import MachineError, UserError
 if TYPE_CHECKING:
     from sqlite_utils import Database
 
-FORMATS = ("swebench", "atif", "parquet")
+FORMATS = ("swebench", "atif", "parquet", "bundle")
 
 
 def export(
@@ -24,7 +24,7 @@ def export(
         typer.Option(
             "--format",
             help="swebench: predictions for its official command. atif: a trajectory for each run. parquet: a file for "
-            "each table.",
+            "each table. bundle: all that a replication needs in one archive, for `harness import`.",
         ),
     ] = "swebench",
     output: Annotated[
@@ -50,8 +50,10 @@ def export(
                 _predictions(store, folder, sweep_id, target, as_json)
             elif to == "atif":
                 _trajectories(store, folder, sweep_id, target / "trajectories", as_json)
-            else:
+            elif to == "parquet":
                 _tables(store, sweep_id, target / "parquet", as_json)
+            else:
+                _bundle(database, folder, sweep_id, target, as_json)
         except OSError as error:
             raise UserError(f"{error.filename or target}: {error.strerror}") from error
         stored = store.table("runs").count_where("sweep_id = ?", [sweep_id])
@@ -102,3 +104,17 @@ def _print_files(sweep_id: str, columns: list[str], files: list[dict[str, Any]],
         print_json(files)
     else:
         print_table(f"sweep {sweep_id}", columns, [[file[column] for column in columns] for file in files])
+
+
+def _bundle(database: Path, folder: Path, sweep_id: str, target: Path, as_json: bool) -> None:
+    from harness.exchange.pack import pack
+
+    packed = pack(database, folder, sweep_id, target / f"{sweep_id}.tar.gz")
+    if as_json:
+        missing = [file.model_dump() for file in packed.missing]
+        print_json({"file": str(packed.file), "bytes": packed.bytes, "files": packed.files, "missing": missing})
+        return
+    print(f"bundle      {packed.file} ({packed.bytes / 1e6:,.1f} MB, {packed.files} files)")
+    for file in packed.missing:
+        print(f"left out    {file.path}: {file.why}")
+    print(f"next        harness import {packed.file.name}, wherever it is to be read")

@@ -47,6 +47,14 @@ def open_store(path: Path) -> Database:
     return db
 
 
+def new_store(path: Path) -> Database:
+    """Create a database in one file, without WAL beside it; other databases can be attached to it by their URIs."""
+    db = Database(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rwc", uri=True))
+    migrate(db)
+    _write_meanings(db)
+    return db
+
+
 def read_store(path: Path) -> Database:
     """Open an existing database for reading. Raises UserError when there is none at `path`, or one of an older schema
     that can't be written."""
