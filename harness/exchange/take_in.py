@@ -164,16 +164,14 @@ def _add(store: Database, bundle: Bundle, unpacked: Path, folder: Path) -> None:
     there = folder.exists()
     if there and not _same_files(folder.parent, bundle.manifest):
         raise UserError(f"{folder} is there already, with other files than those of {bundle.source}: move it away")
-    moved = False
     try:
         with store.atomic():
             store.execute("PRAGMA defer_foreign_keys = ON")
             _insert(store, sweep_id)
             if not there and unpacked.exists():
                 unpacked.rename(folder)
-                moved = True
     except BaseException as error:
-        if moved and not _has(store, sweep_id):  # an interruption may have come after the commit
+        if not there and not _has(store, sweep_id):  # an interruption may have come after the commit
             shutil.rmtree(folder, ignore_errors=True)
         if isinstance(error, sqlite3.IntegrityError):
             raise UserError(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -79,3 +81,14 @@ def test_the_same_sweep_gives_the_same_bytes(db: Database, tmp_path: Path) -> No
         write_tables(db, stored_sweep.SWEEP, tmp_path / name, "1")
     for file in (tmp_path / "one").iterdir():
         assert file.read_bytes() == (tmp_path / "other" / file.name).read_bytes()
+
+
+def test_without_pyarrow_one_sentence_names_the_extra(db: Database, tmp_path: Path) -> None:
+    code = "import sys; sys.modules['pyarrow'] = None; from harness.cli import main; main()"
+    words = ["export", "--format", "parquet", "--runs-dir", str(tmp_path), "-o", str(tmp_path / "out")]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "harness: --format parquet needs the package pyarrow: `pip install 'agent-energy-harness[report]'`\n"
+    )
+    assert list((tmp_path / "out" / "parquet").iterdir()) == []

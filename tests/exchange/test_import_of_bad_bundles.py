@@ -252,6 +252,9 @@ rename = Path.rename
 def dying(self, target):
     if sys.argv[3] == "after":
         rename(self, target)
+    if sys.argv[3] == "interrupted":
+        rename(self, target)
+        raise KeyboardInterrupt
     os.kill(os.getpid(), signal.SIGKILL)
 Path.rename = dying
 take_in.take_in(Path(sys.argv[1]), Path(sys.argv[2]) / "harness.db", Path(sys.argv[2]))
@@ -273,6 +276,14 @@ def test_one_that_is_killed_leaves_the_store_as_it_was_and_the_next_one_goes_on(
     assert not (there / f".import-{SWEEP}").exists()
     assert (there / RUN / "calls.jsonl.gz").exists()
     assert sqlite3.connect(there / "harness.db").execute("SELECT COUNT(*) FROM sweeps").fetchone() == (2,)
+
+
+def test_one_that_is_interrupted_takes_its_files_back(bundle: Path, there: Path) -> None:
+    before = state(there)
+    arguments = [str(bundle), str(there), "interrupted"]
+    done = subprocess.run([sys.executable, "-c", IMPORT, *arguments], capture_output=True, text=True, check=False)
+    assert "KeyboardInterrupt" in done.stderr
+    assert state(there) == before
 
 
 COMMAND = "from harness.cli import main; main()"
