@@ -18,7 +18,9 @@ from typing import Any
 from sqlite_utils import Database
 
 from harness.analysis.loops.detector import Loop
-from harness.analysis.loops.stored import Analysed, analyse, as_rows
+from harness.analysis.loops.digest import digest_of, loops_of
+from harness.analysis.loops.stored import NO_CALLS, Analysed, analyse
+from harness.analysis.names import label
 from harness.analysis.steps.actions import actions_of
 from harness.analysis.steps.journal import Call, read_calls
 from harness.analysis.steps.observations import text_of
@@ -81,9 +83,9 @@ def write_trajectories(db: Database, runs_dir: Path, sweep_id: str, folder: Path
     written = Written({}, {}, [])
     runs = db.execute("SELECT run_id FROM runs WHERE sweep_id = ? ORDER BY position", [sweep_id]).fetchall()
     for (run_id,) in runs:  # one at a time: what was said in a whole sweep would not fit into memory
-        [analysed] = analyse(db, runs_dir, sweep_id, run_id)
+        analysed = analyse(db, runs_dir, run_id)
         if analysed.history is None:
-            if analysed.unanalysable:
+            if analysed.why != NO_CALLS:
                 written.unreadable[run_id] = str(analysed.why)
             else:
                 written.without_calls.append(run_id)
@@ -109,7 +111,7 @@ def _trajectory(db: Database, runs_dir: Path, analysed: Analysed) -> dict[str, A
     agent = {
         "name": run["agent"],
         "version": run["agent_version"],
-        "model_name": analysed.model,
+        "model_name": label(run["engine"], run["model"]),
         "tool_definitions": _tools(lines, messages),
         "extra": _known({"commit": run["agent_commit"], "bundle": run["bundle"], "overrides": _json(run["overrides"])}),
     }
@@ -135,7 +137,10 @@ def _trajectory(db: Database, runs_dir: Path, analysed: Analysed) -> dict[str, A
             "final_metrics": _final_metrics(db, run, len(first["steps"])),
             "subagent_trajectories": others or None,
             "extra": _known({name: run[name] for name in ABOUT_RUN})
-            | {"flags": _json(run["flags"]), "loops": [_without(loop, "run_id") for loop in as_rows(analysed)]},
+            | {
+                "flags": _json(run["flags"]),
+                "loops": [_without(loop, "run_id") for loop in loops_of(digest_of(analysed))],
+            },
         }
     )
 

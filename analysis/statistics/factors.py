@@ -50,7 +50,10 @@ def importance(values: Sequence[float], factors: Mapping[str, Sequence[str]]) ->
     if not varying:
         return Importance(None, len(values), method, "no factor has two levels")
     terms = [f"C({column})" for column in varying]
-    if {"factor0", "factor1"} <= set(varying):
+    # What two do together can be told only where each was tried with each.
+    if {"factor0", "factor1"} <= set(varying) and len(table[["factor0", "factor1"]].drop_duplicates()) == (
+        table["factor0"].nunique() * table["factor1"].nunique()
+    ):
         terms.append("C(factor0):C(factor1)")
     table["value"] = np.log(np.asarray(values, dtype=float))
     if table["value"].nunique() < 2:

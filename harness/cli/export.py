@@ -51,7 +51,7 @@ def export(
             elif to == "atif":
                 _trajectories(store, folder, sweep_id, target / "trajectories", as_json)
             elif to == "parquet":
-                _tables(store, sweep_id, target / "parquet", as_json)
+                _tables(store, folder, sweep_id, target / "parquet", as_json)
             else:
                 _bundle(database, folder, sweep_id, target, as_json)
         except OSError as error:
@@ -86,10 +86,12 @@ def _trajectories(store: Database, folder: Path, sweep_id: str, target: Path, as
         print(f"none of {run_id}: {why}")
 
 
-def _tables(store: Database, sweep_id: str, target: Path, as_json: bool) -> None:
+def _tables(store: Database, folder: Path, sweep_id: str, target: Path, as_json: bool) -> None:
     from harness import __version__
+    from harness.analysis.loops.kept import digests
     from harness.analysis.tables import write_tables
 
+    digests(store, folder, sweep_id)  # so that loops are there, be the runs of an older harness
     try:
         files = write_tables(store, sweep_id, target, __version__)
     except ImportError as error:

@@ -23,7 +23,7 @@ from harness import __version__
 from harness.errors import MachineError
 from harness.exchange.manifest import DATABASE, MANIFEST, README, SPEC, File, Manifest, Missing, of_sweep
 from harness.spec import TABLES
-from harness.store.belonging import tables
+from harness.store.belonging import recorded
 from harness.store.db import new_store
 from harness.toml import toml_value
 
@@ -115,7 +115,7 @@ def _copy_rows(database: Path, sweep_id: str, copy: Path) -> dict[str, int]:
         db.execute("ATTACH DATABASE ? AS source", [source])
         with db.atomic():  # one moment of a database that a sweep may be writing
             db.execute("PRAGMA defer_foreign_keys = ON")
-            for table in tables(db, "source"):
+            for table in recorded(db, "source"):
                 columns = ", ".join(table.columns)
                 rows[table.name] = db.execute(
                     f"INSERT INTO main.{table.name} ({columns}) SELECT {columns} FROM source.{table.name} "

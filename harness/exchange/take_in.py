@@ -23,7 +23,7 @@ from harness.errors import HarnessError, MachineError, UserError
 from harness.exchange.manifest import BESIDE, DATABASE, Manifest, of_sweep
 from harness.exchange.pack import checksum
 from harness.exchange.unpack import Bundle, opened
-from harness.store.belonging import tables
+from harness.store.belonging import recorded
 from harness.store.db import open_store, writer_lock
 from harness.store.migrations import MIGRATIONS
 
@@ -134,7 +134,9 @@ def _check_rows(db: Database, source: Path, manifest: Manifest) -> None:
 
 
 def _check_tables(store: Database, source: Path) -> None:
-    own, others = ({table.name: set(table.columns) for table in tables(store, schema)} for schema in ("main", "bundle"))
+    own, others = (
+        {table.name: set(table.columns) for table in recorded(store, schema)} for schema in ("main", "bundle")
+    )
     if own != others:
         odd = sorted(name for name in own.keys() | others.keys() if own.get(name) != others.get(name))
         raise UserError(f"{source}: its database has other tables or columns than the harness makes: {odd[0]}")
@@ -147,7 +149,7 @@ def _has(store: Database, sweep_id: str) -> bool:
 def _differing(store: Database, sweep_id: str) -> list[str]:
     """The tables in which database and bundle tell different things of the sweep."""
     found = []
-    for own, other in zip(tables(store), tables(store, "bundle"), strict=True):
+    for own, other in zip(recorded(store), recorded(store, "bundle"), strict=True):
         columns = ", ".join(own.columns)
         here = f"SELECT {columns} FROM main.{own.name} WHERE {own.where}"
         there = f"SELECT {columns} FROM bundle.{own.name} WHERE {other.where}"
@@ -183,7 +185,7 @@ def _add(store: Database, bundle: Bundle, unpacked: Path, folder: Path) -> None:
 
 
 def _insert(store: Database, sweep_id: str) -> None:
-    for table in tables(store, "bundle"):
+    for table in recorded(store, "bundle"):
         columns = ", ".join(table.columns)
         rows = f"SELECT {columns} FROM bundle.{table.name} WHERE {table.where}"
         # What sweeps share is there already, or it is not the same and its key is taken.

@@ -9,6 +9,9 @@ from sqlite_utils import Database
 EVERYWHERE = frozenset({"endings", "outcomes", "flags", "migrations"})
 """Tables that the harness itself fills in every database: they belong to no sweep."""
 
+DERIVED = frozenset({"histories", "loops"})
+"""Tables that are made of others' files by whoever asks for them: what is in them is no part of a sweep's record."""
+
 RUNS = "SELECT run_id FROM {schema}.runs WHERE sweep_id = :sweep"
 MACHINES = (
     "SELECT machine_id FROM {schema}.sweeps WHERE sweep_id = :sweep "
@@ -35,6 +38,11 @@ def tables(db: Database, schema: str = "main") -> list[Table]:
         "ORDER BY name"
     ).fetchall()
     return [_table(db, schema, name) for (name,) in names if name not in EVERYWHERE]
+
+
+def recorded(db: Database, schema: str = "main") -> list[Table]:
+    """Those that are a sweep's record: what is derived from it is made anew where the sweep goes."""
+    return [table for table in tables(db, schema) if table.name not in DERIVED]
 
 
 def _table(db: Database, schema: str, name: str) -> Table:

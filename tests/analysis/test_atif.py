@@ -118,7 +118,7 @@ def test_every_recorded_run_makes_a_trajectory_by_the_formats_rules(tmp_path: Pa
     assert (len(written.files), written.unreadable, len(written.without_calls)) == (len(runs) + 1, {}, 1)
     for run_id, found in every(written):
         check_trajectory(found)
-        [analysed] = analyse(db, tmp_path, stored_sweep.SWEEP, run_id)
+        analysed = analyse(db, tmp_path, run_id)
         assert analysed.history is not None
         told = sorted((step["extra"]["call_index"], observed(step)) for step in answers(found))
         assert told == [(step.call, step.observation or "") for step in analysed.history.steps]

@@ -15,6 +15,7 @@ import stored_sweep
 from sqlite_utils import Database
 
 from harness.analysis import tables
+from harness.analysis.loops.kept import digests
 from harness.analysis.tables import write_tables
 from harness.store.belonging import tables as tables_of_sweeps
 from harness.store.columns import COLUMNS
@@ -24,7 +25,9 @@ from harness.store.db import open_store
 @pytest.fixture
 def db(tmp_path: Path) -> Database:
     stored_sweep.make(tmp_path, sweep_id="20250101-000000-ffff", runs=2)
-    return open_store(stored_sweep.make(tmp_path))
+    db = open_store(stored_sweep.make(tmp_path))
+    digests(db, tmp_path, stored_sweep.SWEEP)
+    return db
 
 
 def read(folder: Path, table: str) -> Any:

@@ -24,7 +24,7 @@ from harness.errors import UserError
 from harness.exchange.pack import pack
 from harness.exchange.take_in import take_in
 from harness.spec import read_spec
-from harness.store.belonging import tables
+from harness.store.belonging import recorded
 from harness.store.db import open_store, writer_lock
 from harness.store.migrations import MIGRATIONS
 from harness.store.records import insert_calibration
@@ -60,7 +60,7 @@ def rows(runs_dir: Path, sweep_id: str = SWEEP) -> dict[str, list[Any]]:
                 f"SELECT {', '.join(table.columns)} FROM {table.name} WHERE {table.where} ORDER BY rowid",
                 {"sweep": sweep_id},
             ).fetchall()
-            for table in tables(db)
+            for table in recorded(db)
         }
 
 
@@ -73,7 +73,7 @@ def test_a_sweep_is_the_same_after_it_was_taken_in_elsewhere(here: Path, bundle:
     assert not any(table for name, table in rows(there, OTHER).items())
     for words in (["loops", SWEEP], ["runs", "list", "--sweep", SWEEP], ["runs", "show", f"{SWEEP}-0001"]):
         assert harness(there, *words, "--json") == harness(here, *words, "--json")
-    cells = [json.loads(harness(place, "report", SWEEP, "--json"))["cells"] for place in (here, there)]
+    cells = [json.loads(harness(place, "report", SWEEP, "--json"))["sweeps"][0]["cells"] for place in (here, there)]
     assert cells[0] == cells[1]
     assert cells[0]
 
