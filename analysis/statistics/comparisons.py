@@ -21,7 +21,6 @@ from harness.analysis.statistics.estimates import (
     Estimate,
     Floats,
     Values,
-    draws_of,
     ratio,
     task_means,
     times_drawn,
@@ -189,24 +188,16 @@ def cliffs_delta(one: Values, other: Values, *, paired: bool, seed: int = 0) -> 
     tasks, runs = min(len(ours), len(theirs)), sum(len(each) for each in (*one.values(), *other.values()))
     if not tasks:
         return Estimate(None, None, None, 0, runs, method, "there is no task")
-    value = _delta(ours, theirs)
+    signs = np.sign(ours[:, None] - theirs[None, :])
+    value = float(signs.mean())
     if tasks < LEAST_TASKS:
         return Estimate(value, None, None, tasks, runs, method, f"too few tasks (n={tasks})")
-    mine = draws_of(len(ours), seed, DELTA_RESAMPLES)
-    yours = mine if paired else draws_of(len(theirs), seed + 1, DELTA_RESAMPLES)
-    # A resample's delta is that of its tasks' wins and losses, which are counted once.
-    wins = np.sign(ours[:, None] - theirs[None, :])
-    drawn = ((times_drawn(mine) @ wins) * times_drawn(yours)).sum(axis=1) / wins.size
+    mine = times_drawn(len(ours), seed, DELTA_RESAMPLES)
+    yours = mine if paired else times_drawn(len(theirs), seed + 1, DELTA_RESAMPLES)
+    drawn = ((mine @ signs) * yours).sum(axis=1) / signs.size
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(drawn, [tail, 1 - tail])
     return Estimate(value, float(low), float(high), tasks, runs, method)
-
-
-def _delta(ours: Floats, theirs: Floats) -> float:
-    ordered = np.sort(theirs)
-    below = np.searchsorted(ordered, ours, side="left").sum()
-    above = (len(ordered) - np.searchsorted(ordered, ours, side="right")).sum()
-    return float((below - above) / (len(ours) * len(theirs)))
 
 
 def _tasks(values: Values) -> list[str]:

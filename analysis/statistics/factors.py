@@ -12,14 +12,7 @@ from scipy import stats
 from statsmodels.formula.api import wls
 from statsmodels.stats.anova import anova_lm
 
-from harness.analysis.statistics.estimates import (
-    CONFIDENCE,
-    LEAST_TASKS,
-    Estimate,
-    Floats,
-    draws_of,
-    times_drawn,
-)
+from harness.analysis.statistics.estimates import CONFIDENCE, LEAST_TASKS, Estimate, Floats, times_drawn
 
 CORRELATION_RESAMPLES = 999
 MANY_RUNS = 5_000
@@ -107,9 +100,7 @@ def correlation(pairs: Mapping[str, Sequence[tuple[float, float]]], seed: int = 
             found.append(Estimate(value, None, None, len(tasks), runs, method, f"too few tasks (n={len(tasks)})"))
             continue
         coefficient = _Weighted(whole, ranked)
-        drawn = [
-            coefficient(times[of_task]) for times in times_drawn(draws_of(len(tasks), seed, CORRELATION_RESAMPLES))
-        ]
+        drawn = [coefficient(times[of_task]) for times in times_drawn(len(tasks), seed, CORRELATION_RESAMPLES)]
         tail = (1 - CONFIDENCE) / 2
         low, high = np.nanquantile(drawn, [tail, 1 - tail])
         found.append(Estimate(value, float(low), float(high), len(tasks), runs, method))

@@ -10,7 +10,7 @@ from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
 
 from harness.analysis.statistics.comparisons import Test
-from harness.analysis.statistics.estimates import LEAST_TASKS, Estimate, mean, task_means
+from harness.analysis.statistics.estimates import LEAST_TASKS, Estimate, rate_difference, task_means
 
 FLIPS = 9_999
 Resolved = Mapping[str, Sequence[bool]]
@@ -33,7 +33,7 @@ def compare_rates(one: Resolved, other: Resolved, seed: int = 0) -> Difference:
     once = all(len(one[task]) == len(other[task]) == 1 for task in shared)
     name = "McNemar, exact" if once else "sign-flip permutation"
     assumes = "tasks are independent"
-    value = mean(differences, seed)
+    value = rate_difference(one, other)
     if len(shared) < LEAST_TASKS:
         return Difference(value, Test(name, assumes, len(shared), None, None, f"too few tasks (n={len(shared)})"))
     values = task_means(differences)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.analysis.statistics import comparisons, estimates, factors
+from harness.analysis.statistics import factors
 from harness.analysis.statistics.comparisons import cliffs_delta, compare, normality, smallest_ratio
 from harness.analysis.statistics.estimates import Values
 from harness.analysis.statistics.factors import correlation, importance
@@ -131,15 +131,6 @@ def test_a_resample_by_weights_is_the_same_as_a_copy() -> None:
     for ranked, theirs in ((False, stats.pearsonr), (True, stats.spearmanr)):
         ours = factors._Weighted(pairs, ranked)(times)
         assert ours == pytest.approx(theirs(copy[:, 0], copy[:, 1]).statistic)
-
-
-def test_deltas_of_resamples_are_those_of_their_tasks() -> None:
-    draws = estimates.draws_of(7, 1, 20)
-    ours, theirs = np.random.default_rng(5).integers(0, 5, (2, 7)).astype(float)
-    wins = np.sign(ours[:, None] - theirs[None, :])
-    times = estimates.times_drawn(draws)
-    for draw, row in zip(draws, times, strict=True):
-        assert row @ wins @ row / 49 == pytest.approx(comparisons._delta(ours[draw], theirs[draw]))
 
 
 def test_shares_of_many_runs_are_made_of_their_means_and_stay_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
