@@ -1,7 +1,8 @@
 """Writes the pages of this folder that are made: cli.md and schema.md from the code, tasks.md from verified-mini.json,
 which `harness tasks verify swe-bench-verified-mini --json` printed, and agents.md from the agents' manifests and from
-their records, which `harness agents check --record` wrote. Of loops.md, which is written by hand, it fills in the parts
-between marks, from the code and from the labelled set in tests/loops.
+their records, which `harness agents check --record` wrote. Of loops.md and statistics.md, which are written by hand, it
+fills in the parts between marks: from the code and the labelled set in tests/loops, and from the figures that
+tests/analysis/statistics/coverage_study.py wrote.
 
 python docs/generate.py            write them
 python docs/generate.py --check    write nothing; exit 1 and name the pages that are out of date
@@ -35,6 +36,7 @@ from harness.store.db import open_store
 
 FOLDER = Path(__file__).parent
 PROOF = FOLDER / "verified-mini.json"
+COVERAGE = FOLDER.parent / "tests" / "analysis" / "statistics" / "coverage.json"
 WIDTH = 100  # of the help texts: a page must not depend on the terminal that made it
 NOTE = "<!-- Made by docs/generate.py: change the code, then run `make docs`. -->\n\n"
 
@@ -321,12 +323,45 @@ def loops_page() -> str:
             ],
         ),
     }  # fmt: skip
-    text = (FOLDER / "loops.md").read_text(encoding="utf-8")
+    return _filled("loops.md", parts)
+
+
+def statistics_page() -> str:
+    found = json.loads(COVERAGE.read_text(encoding="utf-8"))
+    parts = {"coverage": coverage_table(found), "versions": f"numpy {found['numpy']}, scipy {found['scipy']}, seed "
+             f"{found['seed']}, {found['rows'][0]['simulations']:,} simulations of each cell.\n"}  # fmt: skip
+    return _filled("statistics.md", parts)
+
+
+def coverage_table(found: Mapping[str, Any]) -> str:
+    """A line for each estimator, scenario and number of repeats; a column for each number of tasks."""
+    sizes = sorted({row["tasks"] for row in found["rows"]})
+    lines: dict[tuple[str, str, int], dict[int, Mapping[str, Any]]] = {}
+    for row in found["rows"]:
+        lines.setdefault((row["estimator"], row["scenario"], row["repeats"]), {})[row["tasks"]] = row
+    return table(
+        ["estimator", "scenario", "repeats", *(f"{size} tasks" for size in sizes), "median width"],
+        [
+            [estimator, scenario, str(repeats), *(_covered(line[size]) for size in sizes),
+             ", ".join(f"{line[size]['width']:.2g}" for size in sizes)]
+            for (estimator, scenario, repeats), line in lines.items()
+        ],
+    )  # fmt: skip
+
+
+def _covered(row: Mapping[str, Any]) -> str:
+    covered, below, above = (f"{100 * row[name]:.1f}" for name in ("covered", "below", "above"))
+    said = f"{covered} ({below}, {above})"
+    return said if 0.93 <= row["covered"] <= 0.97 else f"**{said}**"
+
+
+def _filled(page: str, parts: Mapping[str, str]) -> str:
+    text = (FOLDER / page).read_text(encoding="utf-8")
     for name, content in parts.items():
         before, begin, rest = text.partition(f"<!-- {name} -->\n")
         _, end, after = rest.partition("<!-- end -->")
         if not (begin and end):
-            raise SystemExit(f"docs/loops.md has no part {name!r}: <!-- {name} --> and <!-- end -->")
+            raise SystemExit(f"docs/{page} has no part {name!r}: <!-- {name} --> and <!-- end -->")
         text = f"{before}{begin}\n{content}\n{end}{after}"
     return text
 
@@ -365,6 +400,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "cli.md": cli_page,
     "loops.md": loops_page,
     "schema.md": schema_page,
+    "statistics.md": statistics_page,
     "tasks.md": tasks_page,
 }
 
