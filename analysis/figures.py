@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, stdev
+from typing import Any
 
 CONSTANT = "estimated_constant"
 CLOCK = "the energy is a clock: over half of the power is a constant"
 NO_RUN = "no run is left to make it of"
 NO_ENERGY = "no source told the energy"
+
+
+MARKS = {"measured": "", "estimated": " ~", "estimated_constant": " ~~", "unavailable": ""}
+
+NOTES = {
+    "estimated": "~ estimated: the power of a part is calculated from its load, not measured.",
+    "estimated_constant": "~~ estimated_constant: over half of the power is a constant, so this energy is a clock "
+    "and says nothing that the seconds do not.",
+}
 
 
 @dataclass(frozen=True)
@@ -140,3 +150,15 @@ def inverse(figure: Figure) -> Figure:
     return replace(figure, unit=unit, value=1 / figure.value) if figure.value else replace(
         figure, unit=unit, value=None, why="no energy was told for these tokens"
     )  # fmt: skip
+
+
+def marked(joules: float | None, kind: str) -> str | None:
+    """An energy with the mark of its kind; None when it is unknown."""
+    return None if joules is None else f"{joules:,.0f}{MARKS[kind]}"
+
+
+def energy_note(rows: Sequence[Mapping[str, Any]]) -> str | None:
+    """What a reader of the energy column has to be told, or None."""
+    kinds = {row["energy_kind"] for row in rows if row["energy_j"] is not None}
+    notes = [note for kind, note in NOTES.items() if kind in kinds]
+    return " ".join(notes) or None

@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader
 from sqlite_utils import Database
 
 from harness.analysis import failures
+from harness.analysis.figures import energy_note, marked
 from harness.analysis.loops.counterfactual import curve
 from harness.analysis.loops.kept import digests
 from harness.analysis.loops.summary import kinds, recorded, wastes
@@ -51,14 +52,6 @@ SHORT = {
 
 COLOURS = ("#4477aa", "#ee6677", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb", "#e08a3c", "#7a5195", "#8c6d31", "#393b79")
 """Of the classes of a bar, told apart by people who see few colours; resolved has one of its own."""
-
-MARKS = {"measured": "", "estimated": " ~", "estimated_constant": " ~~", "unavailable": ""}
-
-NOTES = {
-    "estimated": "~ estimated: the power of a part is calculated from its load, not measured.",
-    "estimated_constant": "~~ estimated_constant: over half of the power is a constant, so this energy is a clock "
-    "and says nothing that the seconds do not.",
-}
 
 
 def cells(db: Database, sweep_id: str) -> list[dict[str, Any]]:
@@ -150,18 +143,6 @@ def replaced(db: Database, sweep_id: str) -> list[str]:
         [sweep_id],
     ).fetchall()
     return [f"{agent} with {what} replaced: {why}" for agent, text in rows for what, why in json.loads(text).items()]
-
-
-def marked(joules: float | None, kind: str) -> str | None:
-    """An energy with the mark of its kind; None when it is unknown."""
-    return None if joules is None else f"{joules:,.0f}{MARKS[kind]}"
-
-
-def energy_note(rows: Sequence[dict[str, Any]]) -> str | None:
-    """What a reader of the energy column has to be told, or None."""
-    kinds = {row["energy_kind"] for row in rows if row["energy_j"] is not None}
-    notes = [note for kind, note in NOTES.items() if kind in kinds]
-    return " ".join(notes) or None
 
 
 def left_out_note(rows: Sequence[dict[str, Any]]) -> str | None:

@@ -92,7 +92,7 @@ if ! cmp -s requirements.lock "$stamp" || [ ! -x .venv/bin/harness ]; then
     # uv installs the rest, and is itself installed by its hash out of the same lock.
     awk '/^uv==/{on=1} on{print} on&&!/\\$/{exit}' requirements.lock >.venv/uv.lock
     .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r .venv/uv.lock
-    UV_PYTHON_DOWNLOADS=never .venv/bin/uv pip install --quiet --python .venv/bin/python \
+    UV_PYTHON_DOWNLOADS=never .venv/bin/uv pip install --quiet --compile-bytecode --python .venv/bin/python \
         --require-hashes -r requirements.lock
     .venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation -e .
     cp requirements.lock "$stamp"

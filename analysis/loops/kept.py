@@ -18,9 +18,9 @@ from harness.analysis.loops.kinds import DETECTOR
 from harness.analysis.loops.stored import analyse
 from harness.store.records import put_history
 
-RUN = """run_id, agent, engine, model, task, repetition, outcome, counts, left_out, ended_by, verdict, claimed, calls,
-input_tokens, output_tokens, agent_s, duration_s, sandbox_peak_anon_bytes, engine_peak_bytes, energy_j, net_energy_j,
-energy_kind, energy_coverage, machine_id, guard"""
+RUN = """run_id, position, agent, engine, model, task, repetition, outcome, counts, left_out, ended_by, verdict,
+claimed, calls, input_tokens, output_tokens, agent_s, duration_s, sandbox_peak_anon_bytes, engine_peak_bytes,
+energy_j, net_energy_j, energy_kind, energy_coverage, machine_id, guard"""
 
 
 def digests(db: Database, runs_dir: Path, sweep_id: str) -> list[Digest]:
@@ -43,7 +43,7 @@ def digests(db: Database, runs_dir: Path, sweep_id: str) -> list[Digest]:
         loops.setdefault(row["run_id"], []).append(_loop(row))
     runs = db.query(
         f"SELECT {', '.join(f'runs_summary.{name.strip()}' for name in RUN.split(','))}, "
-        "runs.position, runs.ended_detail, runs.verdict_detail "
+        "runs.ended_detail, runs.verdict_detail "
         "FROM runs_summary JOIN runs USING (run_id) WHERE runs.sweep_id = ? ORDER BY runs.position",
         [sweep_id],
     )

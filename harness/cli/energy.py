@@ -61,8 +61,8 @@ def energy(
     if not (math.isfinite(exponent) and 0 <= exponent <= MAX_EXPONENT):
         raise UserError(f"--edp-exponent {exponent:g}: expected a number from 0 to {MAX_EXPONENT:g}")
     from harness.analysis import between_runs, metrics
+    from harness.analysis.figures import NOTES
     from harness.analysis.loops.kept import digests
-    from harness.analysis.summary import NOTES
     from harness.store.db import read_store
     from harness.store.records import find_sweep
 
@@ -306,7 +306,7 @@ def _text(figure: Figure, digits: int = 2) -> str | None:
 
 
 def _marked(figure: Figure) -> str | None:
-    from harness.analysis.summary import MARKS
+    from harness.analysis.figures import MARKS
 
     text = _text(figure)
     return None if text is None else text + MARKS.get(figure.kind or "", "")

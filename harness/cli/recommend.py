@@ -61,8 +61,8 @@ def _wanted(max_energy: str | None, max_time: str | None, min_rate: float | None
 
 
 def _print(found: Recommendation, wanted: Wanted) -> None:
+    from harness.analysis.figures import NOTES
     from harness.analysis.recommend.decision import percent, quantity
-    from harness.analysis.summary import NOTES
 
     if not found.judged:
         print("there is no run to choose by yet")
@@ -102,15 +102,15 @@ def _print(found: Recommendation, wanted: Wanted) -> None:
 
 
 def _per_resolved(one: Judged) -> str | None:
-    from harness.analysis.summary import marked
+    from harness.analysis.figures import marked
 
     figure = one.option.per_resolved_j
     return "undefined" if one.option.rate.value == 0 else marked(figure.value, str(figure.kind))
 
 
 def _joules(one: Judged) -> str | None:
+    from harness.analysis.figures import MARKS
     from harness.analysis.recommend.decision import quantity
-    from harness.analysis.summary import MARKS
 
     energy_j = one.option.energy_j
     if energy_j.value is None:

@@ -75,7 +75,8 @@ def _write(store: Database, folder: Path, sweeps: Sequence[str], to: str, target
 
 def print_cells(database: Path, sweep_id: str) -> None:
     """The table that ends a sweep: one row for each agent and model."""
-    from harness.analysis.summary import SHORT, cells, energy_note, guard_note, how_many_tasks, left_out_note, replaced
+    from harness.analysis.figures import energy_note
+    from harness.analysis.summary import SHORT, cells, guard_note, how_many_tasks, left_out_note, replaced
     from harness.store.db import read_store
 
     with contextlib.closing(read_store(database)) as store:

@@ -11,6 +11,8 @@ import typer
 from harness.cli.options import Db, Json, RunsDir, places, print_json, print_or_json, print_table, shown
 from harness.errors import UserError, nearest
 
+SHOWN = 100  # runs of a table where no limit is named
+
 app = typer.Typer(help="Runs that were stored.", no_args_is_help=True)
 
 COLUMNS = [
@@ -32,11 +34,14 @@ COLUMNS = [
 def list_runs(
     sweep: Annotated[str | None, typer.Option(help="A sweep's id. Default: the newest.")] = None,
     where: Annotated[list[str] | None, typer.Option(help="column=value, may be repeated.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="The last so many. Default: 100 in a table, all in JSON.")
+    ] = None,
     db: Db = None,
     runs_dir: RunsDir = None,
     as_json: Json = False,
 ) -> None:
-    """The runs of a sweep."""
+    """The runs of a sweep, in its order."""
     from harness.store.db import read_store
     from harness.store.records import find_sweep
 
@@ -44,7 +49,7 @@ def list_runs(
     with contextlib.closing(read_store(database)) as store:
         chosen = find_sweep(store, sweep)["sweep_id"]
         known = [column.name for column in store.view("runs_summary").columns]
-        sql, values = "SELECT * FROM runs_summary WHERE sweep_id = ?", [chosen]
+        sql, values = "FROM runs_summary WHERE sweep_id = ?", [chosen]
         for condition in where or []:
             column, equals, value = condition.partition("=")
             if not equals:
@@ -53,17 +58,24 @@ def list_runs(
                 raise UserError(f"--where: there is no column {column!r}; {nearest(column, known)}")
             sql += f" AND {column} = ?"
             values.append(value)
-        rows = list(store.query(sql + " ORDER BY run_id", values))
+        counted = sql if where else sql.replace("runs_summary", "runs")  # without the view's joins
+        # The planner would not see that the order is that of an index, were the limit outside.
+        last = f"LIMIT {limit or (-1 if as_json else SHOWN)}"
+        rows = list(
+            store.query(f"SELECT * FROM (SELECT * {sql} ORDER BY position DESC {last}) ORDER BY position", values)
+        )
+        found = len(rows) if as_json else store.execute(f"SELECT COUNT(*) {counted}", values).fetchone()[0]
         planned = find_sweep(store, chosen)["planned_runs"]
     if not as_json:
-        from harness.analysis.summary import energy_note, marked
+        from harness.analysis.figures import energy_note, marked
 
         for row in rows:
             row["energy"] = marked(row["energy_j"], row["energy_kind"])
         print_or_json(False, f"sweep {chosen}", rows, COLUMNS)
-        stored = len(rows) if not where else None
-        if stored is not None and stored < planned:
-            print(f"{planned - stored} of {planned} runs are outstanding: harness sweep --resume {chosen}")
+        if len(rows) < found:
+            print(f"the last {len(rows):,} of {found:,} runs; --limit {found} shows all")
+        if not where and found < planned:
+            print(f"{planned - found} of {planned} runs are outstanding: harness sweep --resume {chosen}")
         if note := energy_note(rows):
             print(note)
         return

@@ -500,5 +500,26 @@ def m007_loops(db: Database) -> None:
         recovered INTEGER NOT NULL,
         PRIMARY KEY (run_id, number)
     );
+    DROP VIEW runs_summary;
+    CREATE VIEW runs_summary AS
+    SELECT runs.run_id, runs.sweep_id, runs.position, runs.suite, runs.task, runs.agent, runs.engine, runs.model,
+           runs.protocol, runs.think, runs.repetition, outcomes.outcome, runs.ended_by, runs.verdict,
+           runs.claimed, runs.started_at, runs.duration_s, runs.agent_s, runs.calls, runs.input_tokens,
+           runs.output_tokens, runs.cpu_s, runs.sandbox_peak_anon_bytes, runs.engine_peak_bytes,
+           runs.energy_source, gross.joules AS energy_j, net.joules AS net_energy_j,
+           COALESCE(gross.kind, 'unavailable') AS energy_kind, gross.coverage AS energy_coverage,
+           runs.peak_w, endings.counts,
+           (SELECT group_concat(flags.flag, ', ') FROM json_each(runs.flags) AS said
+            JOIN flags ON flags.leaves_out AND
+                 flags.flag = substr(said.value, 1, instr(said.value || ':', ':') - 1)) AS left_out,
+           runs.guard, runs.guard_patience, runs.image_source,
+           runs.image_origin, runs.engine_location, runs.flags, runs.machine_id
+    FROM runs
+    JOIN outcomes USING (ended_by, verdict)
+    JOIN endings USING (ended_by)
+    LEFT JOIN energy AS gross ON gross.run_id = runs.run_id AND gross.source = runs.energy_source
+         AND gross.layer = 'gross' AND gross.phase = 'agent' AND gross.component = 'total'
+    LEFT JOIN energy AS net ON net.run_id = runs.run_id AND net.source = runs.energy_source
+         AND net.layer = 'net' AND net.phase = 'agent' AND net.component = 'total';
     """,
     )

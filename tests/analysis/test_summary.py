@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from sqlite_utils import Database
 
-from harness.analysis.summary import cells, energy_note, page
+from harness.analysis.figures import energy_note
+from harness.analysis.summary import cells, page
 from harness.store.db import open_store
 from harness.store.records import insert_run, insert_sweep
 
