@@ -212,7 +212,7 @@ def _size(values: Mapping[str, Sequence[object]]) -> tuple[int, int]:
 
 def task_means(values: Mapping[str, Sequence[float]]) -> Floats:
     """The mean of each task that has a run, in the order of the tasks' names."""
-    return np.array([np.mean(values[task]) for task in sorted(values) if len(values[task])], dtype=float)
+    return np.array([sum(each) / len(each) for _, each in sorted(values.items()) if len(each)], dtype=float)
 
 
 def times_drawn(tasks: int, seed: int, resamples: int) -> Floats:

@@ -15,6 +15,7 @@ from statsmodels.stats.anova import anova_lm
 from harness.analysis.statistics.estimates import CONFIDENCE, LEAST_TASKS, Estimate, Floats, times_drawn
 
 CORRELATION_RESAMPLES = 999
+FEWER_RESAMPLES = 299
 MANY_RUNS = 5_000
 
 
@@ -99,33 +100,38 @@ def correlation(pairs: Mapping[str, Sequence[tuple[float, float]]], seed: int = 
         if len(tasks) < LEAST_TASKS:
             found.append(Estimate(value, None, None, len(tasks), runs, method, f"too few tasks (n={len(tasks)})"))
             continue
-        coefficient = _Weighted(whole, ranked)
-        drawn = [coefficient(times[of_task]) for times in times_drawn(len(tasks), seed, CORRELATION_RESAMPLES)]
+        drawn = _ranked(whole, of_task, seed) if ranked else _plain(whole, of_task, seed)
         tail = (1 - CONFIDENCE) / 2
         low, high = np.nanquantile(drawn, [tail, 1 - tail])
         found.append(Estimate(value, float(low), float(high), len(tasks), runs, method))
     return Correlation(found[0], found[1])
 
 
-class _Weighted:
-    """The coefficient of pairs of which each stands there so many times: a resample without copying it, which with
-    many runs is most of the work. Checked against scipy's on copies."""
+def _plain(pairs: Floats, of_task: NDArray[np.int64], seed: int) -> Floats:
+    """Pearson's coefficients of resamples of tasks, from each task's own sums."""
+    one, other = (pairs - pairs.mean(axis=0)).T
+    sums = [
+        np.bincount(of_task, weights=each) for each in (np.ones_like(one), one, other, one**2, other**2, one * other)
+    ]
+    n, x, y, xx, yy, xy = (times_drawn(len(sums[0]), seed, CORRELATION_RESAMPLES) @ np.column_stack(sums)).T
+    with np.errstate(divide="ignore", invalid="ignore"):  # where one of the two does not vary
+        return np.asarray((xy - x * y / n) / np.sqrt((xx - x**2 / n) * (yy - y**2 / n)))
 
-    def __init__(self, pairs: Floats, ranked: bool) -> None:
-        self._columns = [pairs[:, 0], pairs[:, 1]]
-        # Of equal values all have the mean of their places.
-        self._groups = [np.unique(column, return_inverse=True)[1] for column in self._columns] if ranked else None
 
-    def __call__(self, times: Floats) -> float:
-        """NaN where one of the two does not vary."""
-        columns = self._columns
-        if self._groups is not None:
-            columns = [_ranks(group, times) for group in self._groups]
-        one, other = (column - np.average(column, weights=times) for column in columns)
-        below = np.sqrt(np.dot(times, one * one) * np.dot(times, other * other))
-        return float(np.dot(times, one * other) / below) if below > 0 else float("nan")
+def _ranked(pairs: Floats, of_task: NDArray[np.int64], seed: int) -> list[float]:
+    """Spearman's, by how often each pair is in a resample: copying them would be most of the work."""
+    groups = [np.unique(column, return_inverse=True)[1] for column in pairs.T]
+    resamples = CORRELATION_RESAMPLES if len(pairs) <= MANY_RUNS else FEWER_RESAMPLES
+    drawn = []
+    for times in times_drawn(int(of_task[-1]) + 1, seed, resamples):
+        weights = times[of_task]
+        one, other = (_ranks(group, weights) - (weights.sum() + 1) / 2 for group in groups)
+        below = np.sqrt((weights @ one**2) * (weights @ other**2))
+        drawn.append(float((weights * one) @ other / below) if below > 0 else float("nan"))
+    return drawn
 
 
 def _ranks(group: NDArray[np.int64], times: Floats) -> Floats:
+    """Of equal values all have the mean of their places."""
     sizes = np.bincount(group, weights=times)
     return np.asarray((np.cumsum(sizes) - (sizes - 1) / 2)[group])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.analysis.statistics import factors
+from harness.analysis.statistics import estimates, factors
 from harness.analysis.statistics.comparisons import cliffs_delta, compare, normality, smallest_ratio
 from harness.analysis.statistics.estimates import Values
 from harness.analysis.statistics.factors import correlation, importance
@@ -126,11 +126,13 @@ def test_the_factor_that_made_the_energy_explains_it() -> None:
 def test_a_resample_by_weights_is_the_same_as_a_copy() -> None:
     chance = np.random.default_rng(3)
     pairs = np.column_stack([chance.integers(0, 6, 40), chance.lognormal(0, 1, 40)]).astype(float)
-    times = chance.integers(0, 4, 40).astype(float)
-    copy = np.repeat(pairs, times.astype(int), axis=0)
-    for ranked, theirs in ((False, stats.pearsonr), (True, stats.spearmanr)):
-        ours = factors._Weighted(pairs, ranked)(times)
-        assert ours == pytest.approx(theirs(copy[:, 0], copy[:, 1]).statistic)
+    of_task = np.repeat(np.arange(10), 4)
+    times = estimates.times_drawn(10, 7, factors.CORRELATION_RESAMPLES)
+    for ours, theirs in ((factors._plain, stats.pearsonr), (factors._ranked, stats.spearmanr)):
+        drawn = ours(pairs, of_task, 7)
+        for number in range(20):
+            copy = np.repeat(pairs, times[number][of_task].astype(int), axis=0)
+            assert drawn[number] == pytest.approx(theirs(copy[:, 0], copy[:, 1]).statistic)
 
 
 def test_shares_of_many_runs_are_made_of_their_means_and_stay_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
