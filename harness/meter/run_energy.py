@@ -34,6 +34,10 @@ class Windows:
     opened_s: float = 0.0  # the moment from which the calls' offsets count
     clocks: tuple[float, float] = (0.0, 0.0)  # what `clocks_apart` said at the beginning and at the end
 
+    def by_clock(self) -> dict[str, Any]:
+        """For the archive: where readings lie in the run."""
+        return {"agent": self.agent, "clear": self.clear, "grading": self.grading, "opened_s": self.opened_s}
+
 
 @dataclass
 class RunEnergy:
@@ -134,7 +138,7 @@ def run_energy(
     if silent:
         reasons = {row.detail for row in found.rows if row.source in silent and row.kind == "unavailable"} - {None}
         found.flags.append(f"source_missing: {', '.join(silent)}: {'; '.join(sorted(map(str, reasons)))}")
-    found.columns = recording.columns()
+    found.columns = recording.columns() | {"windows": windows.by_clock()}
     return found
 
 

@@ -58,18 +58,36 @@ def new_store(path: Path) -> Database:
 def read_store(path: Path) -> Database:
     """Open an existing database for reading. Raises UserError when there is none at `path`, or one of an older schema
     that can't be written."""
+    return open_store(path) if _can_be_written(path) else look_into(path)
+
+
+def look_into(path: Path) -> Database:
+    """Open an existing database and never write it, not even to bring its schema up to date.
+
+    Raises UserError when there is none at `path`, when it is none of the harness, or of an older schema.
+    """
     if not path.is_file():
         raise UserError(f"there is no database at {path}: run `harness sweep` first, or name another one with --db")
-    if os.access(path, os.W_OK) and os.access(path.parent, os.W_OK):
-        return open_store(path)
     # Another user's, or an archived one: WAL would need its folder, so what has reached the file itself is read.
-    db = Database(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True))
-    if not is_current(db):
+    how = "mode=ro" if _can_be_written(path) else "mode=ro&immutable=1"
+    db = Database(sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True))
+    try:
+        db.execute("PRAGMA query_only = ON")
+        current = is_current(db)
+    except sqlite3.DatabaseError as error:
+        db.close()
+        raise UserError(f"{path} can't be read as a database of the harness: {error}") from error
+    if not current:
+        db.close()
         raise UserError(
             f"{path} was written by an older harness and can't be updated where it lies: copy it to a folder "
             "that you may write to, and name the copy with --db"
         )
     return db
+
+
+def _can_be_written(path: Path) -> bool:
+    return path.is_file() and os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
 
 
 def _write_meanings(db: Database) -> None:
