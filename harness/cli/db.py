@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
+import json
 import secrets
+import shlex
 import sqlite3
 from pathlib import Path
 from typing import Annotated
@@ -51,6 +54,25 @@ def backup(
         with contextlib.suppress(OSError):
             unfinished.unlink()
     print(f"{source} copied to {target}")
+
+
+@app.command("datasette")
+def datasette(
+    out: Annotated[Path, typer.Option("--out", "-o", help="The file to write.")] = Path("datasette.json"),
+    db: Db = None,
+    runs_dir: RunsDir = None,
+) -> None:
+    """Write what Datasette needs to show the database with the meaning of every column and queries to begin with."""
+    from harness.store.datasette import metadata
+
+    database = places(db, runs_dir)[0]
+    try:
+        out.write_text(json.dumps(metadata(database.stem), indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{out} can't be written: {error.strerror}") from error
+    if importlib.util.find_spec("datasette") is None:
+        print("Datasette is not installed: pip install 'agent-energy-harness[datasette]'")
+    print(f"{out} written; now: datasette serve {shlex.quote(str(database))} --metadata {shlex.quote(str(out))}")
 
 
 @app.command("schema")
