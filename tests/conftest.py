@@ -70,6 +70,13 @@ def _latex() -> str | None:
     return None if shutil.which("pdflatex") else "pdflatex is missing: install texlive-latex-recommended"
 
 
+def _chromium() -> str | None:
+    import shutil
+
+    names = ("chromium", "chromium-browser", "google-chrome")
+    return None if any(map(shutil.which, names)) else f"no browser is installed: none of {', '.join(names)}"
+
+
 NEEDS: dict[str, Callable[[], str | None]] = {
     "docker": functools.cache(_docker),
     "model": functools.cache(_model),
@@ -77,6 +84,7 @@ NEEDS: dict[str, Callable[[], str | None]] = {
     "network": functools.cache(_network),
     "latex": functools.cache(_latex),
     "dataset": functools.cache(_dataset),
+    "chromium": functools.cache(_chromium),
 }
 
 

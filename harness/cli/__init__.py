@@ -28,6 +28,7 @@ from harness.cli import (
     runs,
     sweep,
     tasks,
+    view,
 )
 from harness.errors import HarnessError
 
@@ -69,6 +70,7 @@ app.command("energy")(energy.energy)
 app.command("loops")(loops.loops)
 app.command("compare")(compare.compare)
 app.command("recommend")(recommend.recommend)
+app.command("view")(view.view)
 app.command("export")(export.export)
 app.command("import")(import_.import_)
 app.command("doctor")(maintenance.doctor)

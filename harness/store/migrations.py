@@ -500,6 +500,10 @@ def m007_loops(db: Database) -> None:
         recovered INTEGER NOT NULL,
         PRIMARY KEY (run_id, number)
     );
+    CREATE INDEX runs_for_lists ON runs (sweep_id, task, agent, engine, model, repetition, ended_by, verdict,
+        position, calls, input_tokens, output_tokens, agent_s, run_id);
+    CREATE INDEX energy_of_runs ON energy (run_id, source, joules)
+        WHERE layer = 'gross' AND phase = 'agent' AND component = 'total';
     DROP VIEW runs_summary;
     CREATE VIEW runs_summary AS
     SELECT runs.run_id, runs.sweep_id, runs.position, runs.suite, runs.task, runs.agent, runs.engine, runs.model,

@@ -154,6 +154,8 @@ def test_a_wheel_holds_the_package_with_its_data_and_nothing_else(wheels: tuple[
         f"agent_energy_harness-{__version__}.dist-info",
     }
     assert {"harness/analysis/summary.py", "harness/analysis/summary.html.j2", "harness/py.typed"} <= from_checkout
+    pages = {str(path.relative_to(CHECKOUT)) for path in (CHECKOUT / "harness" / "view").rglob("*.*") if path.is_file()}
+    assert {name for name in pages if "__pycache__" not in name} <= from_checkout
     for top in ("agents", "tasks"):
         data = {str(path.relative_to(CHECKOUT)) for path in (CHECKOUT / top).rglob("*") if path.is_file()}
         inside = {name.removeprefix("harness/_data/") for name in from_checkout if f"/_data/{top}/" in name}
