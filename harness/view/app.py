@@ -19,8 +19,9 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from harness.analysis.figures import MARKS, marked
 from harness.analysis.names import label
-from harness.analysis.summary import MARKS, marked, percent, shown
+from harness.analysis.summary import percent, shown
 from harness.errors import UserError
 from harness.store.db import look_into
 from harness.view import artefact, run, sweep, sweeps

@@ -12,8 +12,8 @@ from sqlite_utils import Database
 from starlette.requests import Request
 
 from harness.analysis.failures import failure_of
+from harness.analysis.loops.digest import digest_of
 from harness.analysis.loops.stored import NO_CALLS, Analysed, analyse, marks
-from harness.analysis.loops.summary import wasted
 from harness.errors import nearest
 from harness.flags import FLAGS
 from harness.outcome import ENDINGS, VERDICTS
@@ -34,7 +34,8 @@ def page(store: Reading, request: Request) -> Mapping[str, Any]:
         for table, order in ORDERS.items()
     }
     files = {row["name"]: store.runs_dir / row["path"] for row in rows["artefacts"]}
-    [analysed] = analyse(db, store.runs_dir, sweep_id, run_id)
+    analysed = analyse(db, store.runs_dir, run_id)
+    digest = digest_of(analysed)
     recording, drawn, no_power = _power(store.runs_dir, rows["artefacts"], run)
     chosen = filters.from_query(request.query_params)
     ordered = chosen
@@ -51,10 +52,10 @@ def page(store: Reading, request: Request) -> Mapping[str, Any]:
         "conversations": len({step.thread for step in analysed.history.steps}) if analysed.history else 0,
         "history": analysed.history,
         "silent": _silent(analysed),
-        "failure": failure_of(analysed),
-        "dead_end": analysed.dead_end,
-        "wasted": wasted(analysed),
-        "spent": analysed.spending.of_all(),
+        "failure": failure_of(digest),
+        "dead_end": digest.dead_end,
+        "wasted": digest.wasted,
+        "spent": digest.whole,
         "chart": chart.chart(run, rows["calls"], analysed.history, recording, drawn),
         "power": drawn,
         "no_power": no_power,

@@ -9,7 +9,8 @@ from typing import Any
 from sqlite_utils import Database
 from starlette.requests import Request
 
-from harness.analysis.summary import cells, energy_note, guard_note, how_many_tasks, left_out_note, replaced
+from harness.analysis.figures import energy_note
+from harness.analysis.summary import cells, guard_note, how_many_tasks, left_out_note, replaced
 from harness.errors import nearest
 from harness.outcome import ENDINGS, VERDICTS
 from harness.view import filters, matrix
