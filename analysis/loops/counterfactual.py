@@ -7,7 +7,7 @@ after it are saved; a run that was resolved counts as lost if it would have been
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from harness.analysis.intervals import wilson
@@ -53,39 +53,57 @@ class Point:
     lost_high: float | None
 
 
-def curve(runs: Sequence[Recorded], patiences: Sequence[int] = PATIENCES) -> list[Point]:
-    """Savings against losses, one point for each patience."""
-    looping: dict[str, list[Recorded]] = {}
+@dataclass
+class _OfTask:
+    """The runs of a task that never recovered from a loop: their tokens, and those saved by each patience."""
+
+    tokens: int
+    saved: list[int]
+
+
+def curve(runs: Iterable[Recorded], patiences: Sequence[int] = PATIENCES) -> list[Point]:
+    """Savings against losses, one point for each patience, which rise."""
+    looping: dict[str, _OfTask] = {}
+    stopped, lost, resolved = [0] * len(patiences), [0] * len(patiences), 0
     for run in runs:
-        if run.stuck:
-            looping.setdefault(run.task, []).append(run)
-    resolved = [run for run in runs if run.resolved]
+        resolved += bool(run.resolved)
+        of_task = looping.setdefault(run.task, _OfTask(0, [0] * len(patiences))) if run.stuck else None
+        if of_task:
+            of_task.tokens += run.tokens
+        for number, patience in enumerate(patiences):
+            saved = run.saved(patience)
+            if saved is None:
+                break  # so does no longer patience stop it
+            stopped[number] += 1
+            lost[number] += bool(run.resolved)
+            if of_task:
+                of_task.saved[number] += saved
+    tasks = list(looping.values())
     chance = random.Random(0)
-    draws = [chance.choices(range(len(looping)), k=len(looping)) for _ in range(RESAMPLES)] if looping else []
-    whole = [sum(run.tokens for run in task) for task in looping.values()]
+    draws = [chance.choices(range(len(tasks)), k=len(tasks)) for _ in range(RESAMPLES)] if tasks else []
+    whole = [task.tokens for task in tasks]
     wholes = [sum(whole[number] for number in draw) for draw in draws]
     points = []
-    for patience in patiences:
-        saved = [sum(run.saved(patience) or 0 for run in task) for task in looping.values()]
+    for number, patience in enumerate(patiences):
+        saved_of = [task.saved[number] for task in tasks]
         shares = sorted(
-            sum(saved[number] for number in draw) / of for draw, of in zip(draws, wholes, strict=True) if of
+            sum(saved_of[place] for place in draw) / of for draw, of in zip(draws, wholes, strict=True) if of
         )  # fmt: skip
         low, high = _middle(shares)
-        lost = sum(run.saved(patience) is not None for run in resolved)
-        interval = wilson(lost, len(resolved))
+        interval = wilson(lost[number], resolved)
         points.append(
             Point(
                 patience,
-                sum(saved),
-                sum(saved) / sum(whole) if sum(whole) else None,
+                sum(saved_of),
+                sum(saved_of) / sum(whole) if sum(whole) else None,
                 low,
                 high,
-                sum(run.saved(patience) is not None for run in runs),
-                lost,
-                len(resolved),
-                lost / len(resolved) if resolved else None,
+                stopped[number],
+                lost[number],
+                resolved,
+                lost[number] / resolved if resolved else None,
                 interval[0] if interval else None,
-                None if interval is None else interval[1] if lost else min(1.0, 3 / len(resolved)),
+                None if interval is None else interval[1] if lost[number] else min(1.0, 3 / resolved),
             )
         )
     return points

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,15 +23,22 @@ class Digest:
     """By onset."""
     last_useful: int | None
     """The last call that got it any further."""
-    growth: tuple[tuple[int, int, int], ...]
-    """What a guard would have seen: (call, steps of the longest loop when it came, tokens from that call on)."""
+    growth_json: str
+    """`growth` as it is stored: of many runs it would take most of the memory."""
     counted_tokens: int
     """Of the calls whose tokens are known."""
     whole: Spent
     wasted: Spent
     """From the onset of the first plain loop that it never recovered from."""
     after_useful: Spent
+    dead_end: Loop | None
+    """The first plain loop from which it never recovered."""
     why: str | None = None
+
+    @property
+    def growth(self) -> list[tuple[int, int, int]]:
+        """What a guard would have seen: (call, steps of the longest loop when it came, tokens from that call on)."""
+        return [(call, steps, tokens) for call, steps, tokens in json.loads(self.growth_json)]
 
     @property
     def model(self) -> str:
@@ -45,11 +53,6 @@ class Digest:
         """Whether there is something to be told of it."""
         return self.why is None
 
-    @property
-    def dead_end(self) -> Loop | None:
-        """The first plain loop from which it never recovered."""
-        return next((loop for loop in self.loops if loop.alarm is not None and not self.recovered(loop)), None)
-
     def recovered(self, loop: Loop) -> bool:
         return self.last_useful is not None and self.last_useful >= loop.onset
 
@@ -61,20 +64,21 @@ def digest_of(analysed: Analysed) -> Digest:
     tokens = [(call["call_index"], tokens_of([call]) or 0) for call in spending.calls]
     counted = sum(number for _, number in tokens)
     if history is None:
-        return Digest(run, (), None, (), counted, spending.of_all(), nothing, nothing, analysed.why)
+        return Digest(run, (), None, "[]", counted, spending.of_all(), nothing, nothing, None, analysed.why)
     end = history.dead_end
     useful = history.useful[-1] if history.useful else None
     return Digest(
         run=run,
         loops=tuple(history.loops),
         last_useful=useful,
-        growth=tuple(
-            (call, steps, sum(number for index, number in tokens if index >= call)) for call, steps in history.growth
+        growth_json=json.dumps(
+            [(call, steps, sum(number for index, number in tokens if index >= call)) for call, steps in history.growth]
         ),
         counted_tokens=counted,
         whole=spending.of_all(),
         wasted=spending.since(end.onset) if end else nothing,
         after_useful=spending.since(0 if useful is None else useful + 1),
+        dead_end=end,
     )
 
 
@@ -90,7 +94,7 @@ def as_row(digest: Digest, detector: str) -> dict[str, Any]:
         "counted_tokens": digest.counted_tokens,
         **{f"wasted_{name}": value for name, value in _amounts(digest.wasted).items()},
         **{f"after_useful_{name}": value for name, value in _amounts(digest.after_useful).items()},
-        "growth": [list(seen) for seen in digest.growth],
+        "growth": digest.growth_json,
     }
 
 
@@ -106,15 +110,19 @@ def of_row(run: Mapping[str, Any], row: Mapping[str, Any], loops: tuple[Loop, ..
         why = missing_joules(run) if joules is None else None
         return Spent(calls, tokens, seconds, joules, kind_of_a_part(run), run["energy_coverage"], why)
 
+    useful = row["last_useful"]
     return Digest(
         run=run,
         loops=loops,
-        last_useful=row["last_useful"],
-        growth=tuple((call, steps, tokens) for call, steps, tokens in row["growth"]),
+        last_useful=useful,
+        growth_json=row["growth"],
         counted_tokens=row["counted_tokens"],
         whole=whole_of(run, row["calls"], row["tokens"]),
         wasted=spent("wasted"),
         after_useful=spent("after_useful"),
+        dead_end=next(
+            (loop for loop in loops if loop.alarm is not None and (useful is None or useful < loop.onset)), None
+        ),
         why=row["why"],
     )
 

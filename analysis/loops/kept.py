@@ -3,8 +3,8 @@ set of rules."""
 
 from __future__ import annotations
 
-import json
 import sqlite3
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +30,7 @@ def digests(db: Database, runs_dir: Path, sweep_id: str) -> list[Digest]:
     journals, and what is found is kept where the database can be written.
     """
     known = {
-        row["run_id"]: row | {"growth": json.loads(row["growth"])}
+        row["run_id"]: row
         for row in db.query(
             "SELECT histories.* FROM histories JOIN runs USING (run_id) WHERE sweep_id = ? AND detector = ?",
             [sweep_id, DETECTOR],
@@ -48,11 +48,16 @@ def digests(db: Database, runs_dir: Path, sweep_id: str) -> list[Digest]:
         [sweep_id],
     )
     return [
-        of_row(run, known[run["run_id"]], tuple(loops.get(run["run_id"], ())))
+        of_row(run, known.pop(run["run_id"]), tuple(loops.pop(run["run_id"], ())))
         if run["run_id"] in known
         else _found(db, runs_dir, run)
-        for run in list(runs)
+        for run in [{name: _once(value) for name, value in run.items()} for run in runs]
     ]
+
+
+def _once(value: Any) -> Any:
+    """A text that many rows have, kept once."""
+    return sys.intern(value) if type(value) is str else value
 
 
 def keep_digest(db: Database, runs_dir: Path, run_id: str) -> Digest:

@@ -12,7 +12,7 @@ from harness.analysis.figures import CLOCK, CONSTANT, NO_ENERGY
 NO_PARTS = "the energy was not recorded by phase and call"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Spent:
     """`tokens` are those of prompts and answers; None where the engine did not count those of some call. `joules` are
     gross; None with the reason in `why`. Their kind is `kind`: estimated where they are a part of the run's."""

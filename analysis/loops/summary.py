@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from statistics import quantiles
 
@@ -143,17 +143,16 @@ def _known(values: Iterable[int | None]) -> int | None:
     return None if None in found else sum(value for value in found if value is not None)
 
 
-def recorded(runs: Sequence[Digest]) -> list[Recorded]:
+def recorded(runs: Iterable[Digest]) -> Iterator[Recorded]:
     """The valid runs as the counterfactual takes them; calls of unknown tokens count as none saved. Runs that a guard
     had a hand in are left out: what they would have done without it is not on record."""
-    return [
-        Recorded(
-            run.run["task"],
-            run.counted_tokens,
-            run.growth,
-            run.dead_end is not None,
-            None if run.run["outcome"] == "ungraded" else run.run["outcome"] == "resolved",
-        )
-        for run in runs
-        if run.run["counts"] and run.told and run.run["guard"] in ("off", "observe")
-    ]
+    for run in runs:
+        if run.run["counts"] and run.told and run.run["guard"] in ("off", "observe"):
+            outcome = run.run["outcome"]
+            yield Recorded(
+                run.run["task"],
+                run.counted_tokens,
+                run.growth,
+                run.dead_end is not None,
+                None if outcome == "ungraded" else outcome == "resolved",
+            )

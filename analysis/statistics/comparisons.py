@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import combinations
 from typing import Literal
 
@@ -122,8 +123,13 @@ def smallest_ratio(one: Values, other: Values) -> Estimate:
     if min(tops.min(), bottoms.min()) <= 0:
         return Estimate(None, None, None, len(shared), len(shared), method, "a task has a value that is not positive")
     spread = float(np.std(np.log(tops / bottoms), ddof=1))
-    effect = float(TTestPower().solve_power(nobs=len(shared), alpha=1 - CONFIDENCE, power=POWER))
-    return Estimate(float(np.exp(effect * spread)), None, None, len(shared), len(shared), method)
+    return Estimate(float(np.exp(_effect(len(shared)) * spread)), None, None, len(shared), len(shared), method)
+
+
+@cache
+def _effect(tasks: int) -> float:
+    """The smallest mean that a t test of so many differences would find, in their standard deviations."""
+    return float(TTestPower().solve_power(nobs=tasks, alpha=1 - CONFIDENCE, power=POWER))
 
 
 def _unblocked(cells: Mapping[str, Values], names: Sequence[str], normal: dict[str, Test]) -> Comparison:

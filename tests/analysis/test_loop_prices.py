@@ -196,7 +196,7 @@ def test_the_sum_of_a_cell_and_how_its_runs_differ(db: Database, tmp_path: Path)
     assert [(kind.kind, kind.loops, kind.runs, kind.dead_ends) for kind in kinds(runs)] == [
         ("repeated_action", 1, 1, 1)
     ]
-    assert len(recorded(runs)) == 2
+    assert len(list(recorded(runs))) == 2
 
 
 def test_the_sum_over_a_sweep_stands_last(db: Database, tmp_path: Path) -> None:
@@ -244,7 +244,17 @@ def test_what_was_kept_is_what_the_journal_tells(db: Database, tmp_path: Path) -
     assert [run.run["run_id"] for run in kept] == ["s-0000", "s-0001"]
     for found in (first, kept):
         for one, other in zip(runs, found, strict=True):
-            for name in ("loops", "last_useful", "growth", "counted_tokens", "whole", "wasted", "after_useful", "why"):
+            for name in (
+                "loops",
+                "last_useful",
+                "growth",
+                "dead_end",
+                "counted_tokens",
+                "whole",
+                "wasted",
+                "after_useful",
+                "why",
+            ):
                 assert getattr(one, name) == getattr(other, name), name
             assert one.dead_end == other.dead_end
     assert list(db.query("SELECT kind, onset, end, plain_at, recovered FROM loops")) == [
