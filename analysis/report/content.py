@@ -8,11 +8,12 @@ from pathlib import Path
 from sqlite_utils import Database
 
 from harness.analysis.report import comparisons, course, energy, loops, methods, overview, published, rates
+from harness.analysis.report.course import PowerOf
 from harness.analysis.report.data import read
 from harness.analysis.report.document import Document
 
 
-def report(db: Database, runs_dir: Path, sweeps: Sequence[str]) -> Document:
+def report(db: Database, runs_dir: Path, sweeps: Sequence[str], power_of: PowerOf) -> Document:
     """The report of the named sweeps, which must be in the store. Each cell stays of its own sweep."""
     data = read(db, runs_dir, sweeps)
     sections = [
@@ -24,7 +25,7 @@ def report(db: Database, runs_dir: Path, sweeps: Sequence[str]) -> Document:
         comparisons.section(data),
         published.section(data),
         overview.descriptions(data),
-        course.section(db, data),
+        course.section(db, data, power_of),
         methods.section(db, data),
         methods.limits(data),
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from statistics import fmean, median
 
 from scipy import stats
@@ -16,16 +16,53 @@ from harness.analysis.report.document import Block, Note, Paragraph, Plot, Secti
 from harness.analysis.report.tables import RUNS, reasons, said
 from harness.analysis.statistics.sweeps import value_of
 
+READINGS = (
+    "SELECT artefacts.* FROM artefacts JOIN runs USING (run_id) WHERE sweep_id = ? AND name = 'power.json' "
+    "ORDER BY runs.position"
+)
 JOBS = "SELECT * FROM jobs WHERE sweep_id = ? ORDER BY number"
 IDLE = "SELECT * FROM idle WHERE sweep_id = ? AND component = 'total' ORDER BY number, source"
 WINDOWS = 60
 """Stretches of runs, of each of which a mean is drawn."""
 LEAST_RUNS = 12
+NEAR_THE_MIDDLE = 5  # runs that are tried for their power
 
 
-def section(db: Database, data: Data) -> Section:
-    blocks: list[Block] = [*_drift(data), *_controls(db, data), *_idle(db, data)]
+PowerOf = Callable[[str], list[tuple[float, float]]]
+"""Of a run, by its id: seconds of its agent stage and watts; empty where no readings were kept."""
+
+
+def section(db: Database, data: Data, power_of: PowerOf) -> Section:
+    blocks: list[Block] = [*_power(data, power_of), *_drift(data), *_controls(db, data), *_idle(db, data)]
     return Section("course", "Order and drift", blocks or [Note("There is nothing to tell of its course.")])
+
+
+def _power(data: Data, power_of: PowerOf) -> list[Block]:
+    """Of each cell the run whose energy is in the middle."""
+    if reason := data.no_comparison(data.with_models):
+        return [Note(f"Power over time of typical runs is left out: {reason}.")]
+    curves: dict[str, list[tuple[float, float]]] = {}
+    for cell in data.with_models:
+        told = sorted(
+            (run for run in cell.fit if run.run["energy_j"] is not None), key=lambda run: float(run.run["energy_j"])
+        )
+        middle = max(0, len(told) // 2 - NEAR_THE_MIDDLE // 2)
+        for run in told[middle : middle + NEAR_THE_MIDDLE]:  # of one or another no readings may have been kept
+            if points := power_of(run.run["run_id"]):
+                curves[f"{cell.name}, {run.run['task']}"] = points
+                break
+    if not curves:
+        return [Note("Power over time is left out: no readings were kept with the runs.")]
+    return [
+        Plot(
+            "power-over-time",
+            "Power over the agent stage of typical runs: of each agent and model the one whose energy is in the middle "
+            f"({data.energy_is}).",
+            "Lines of watts over seconds, one for each agent and model",
+            lambda: plots.lines(curves, "seconds of the agent stage", f"power, W ({data.energy_is})", steps=True),
+            READINGS,
+        )
+    ]
 
 
 def _drift(data: Data) -> list[Block]:

@@ -65,12 +65,14 @@ def _write(store: Database, folder: Path, sweeps: Sequence[str], to: str, target
     try:
         from harness.analysis.report.content import report as content
         from harness.analysis.report.formats import WRITERS
+        from harness.meter.over_time import power_of
     except ImportError as error:
         raise UserError(
             f"a report needs the package {error.name}: install the extra `report` (`pip install "
             "'agent-energy-harness[report]'`)"
         ) from error
-    return WRITERS[to](content(store, folder, sweeps), target)
+    document = content(store, folder, sweeps, lambda run_id: power_of(store, folder, run_id))
+    return WRITERS[to](document, target)
 
 
 def print_cells(database: Path, sweep_id: str) -> None:

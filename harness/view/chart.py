@@ -12,8 +12,8 @@ from datetime import datetime
 from typing import Any
 
 from harness.analysis.loops.watch import History
+from harness.meter.over_time import Power, Recorded
 from harness.meter.phases import PHASES, Phase, cut
-from harness.view.power import Power, Recorded
 
 WIDTH = 1000.0
 PLOT = 150.0  # height of the plot

@@ -16,9 +16,10 @@ from harness.analysis.loops.digest import digest_of
 from harness.analysis.loops.stored import NO_CALLS, Analysed, analyse, marks
 from harness.errors import nearest
 from harness.flags import FLAGS
+from harness.meter import over_time
 from harness.outcome import ENDINGS, VERDICTS
 from harness.store.artefacts import read
-from harness.view import chart, filters, power
+from harness.view import chart, filters
 from harness.view.conversation import conversation
 from harness.view.reading import Reading, Unknown
 
@@ -96,16 +97,16 @@ def find(db: Database, run_id: str) -> dict[str, Any]:
 
 def _power(
     runs_dir: Path, artefacts: list[dict[str, Any]], run: Mapping[str, Any]
-) -> tuple[power.Recorded | None, power.Power | None, str | None]:
+) -> tuple[over_time.Recorded | None, over_time.Power | None, str | None]:
     """What is known of the run's windows, of its power, and why there is none."""
     path = next((row["path"] for row in artefacts if row["name"] == "power.json"), None)
     if path is None:
         return None, None, "no readings of its power were kept"
     recording = None
     try:
-        recording = power.recorded(json.loads(read(runs_dir, path)))
-        return recording, power.power(recording, run["energy_source"]), None
-    except power.NoPower as error:
+        recording = over_time.recorded(json.loads(read(runs_dir, path)))
+        return recording, over_time.power(recording, run["energy_source"]), None
+    except over_time.NoPower as error:
         return recording, None, str(error)
     except (OSError, EOFError, ValueError, zlib.error) as error:
         return None, None, f"its readings can't be read at {runs_dir / path}: {error}"

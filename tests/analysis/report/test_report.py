@@ -31,6 +31,14 @@ ENERGY = {"energy-by-cell", "energy-by-phase", "energy-against-seconds", "energy
 """What is shown only where joules are more than seconds times a constant."""
 
 
+def watts(run_id: str) -> list[tuple[float, float]]:
+    return [(float(second), 100.0 + second % 3) for second in range(30)]
+
+
+def none_kept(run_id: str) -> list[tuple[float, float]]:
+    return []
+
+
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("made") / "harness.db"
@@ -47,7 +55,7 @@ def db(path: Path) -> Iterator[Database]:
 
 @pytest.fixture(scope="module")
 def document(path: Path) -> Document:
-    return report(open_store(path), path.parent, [SWEEP])
+    return report(open_store(path), path.parent, [SWEEP], watts)
 
 
 def names(document: Document) -> set[str]:
@@ -65,14 +73,16 @@ def table(document: Document, name: str) -> Table:
 def test_everything_that_a_measured_sweep_has_is_in_it(document: Document) -> None:
     assert names(document) >= ENERGY | {
         "overview", "rates", "rate-differences", "rate-by-budget", "waste", "waste-after-onset", "loop-kinds", "guard",
-        "failures", "failures-table", "memory-sandbox", "memory-engine", "seconds-by-cell", "factors", "drift",
+        "power-over-time", "failures", "failures-table",
+        "memory-sandbox", "memory-engine", "seconds-by-cell", "factors", "drift",
         "controls", "idle", "versions", "record", "published", "described-energy-j", "described-calls",
     }  # fmt: skip
 
 
 def test_every_query_gives_the_rows_behind_its_table(db: Database, document: Document) -> None:
     for block in (*document.tables(), *document.plots()):
-        assert list(db.query(block.query, [SWEEP])), block.name
+        rows = list(db.query(block.query, [SWEEP]))
+        assert rows or block.name == "power-over-time", block.name  # whose readings are no rows of this store
 
 
 def test_figures_are_those_of_the_store(db: Database, document: Document) -> None:
@@ -96,7 +106,7 @@ def test_energy_captions_say_what_the_energy_is(document: Document) -> None:
 
 def made(path: Path, *, sweep_id: str = SWEEP, **changes: Any) -> Document:
     generate(path, sweep_id=sweep_id, **{**SMALL, **changes})
-    return report(open_store(path), path.parent, [sweep_id])
+    return report(open_store(path), path.parent, [sweep_id], none_kept)
 
 
 def test_a_clock_has_no_plots_of_energy_and_the_report_says_why(tmp_path: Path) -> None:
@@ -127,7 +137,7 @@ def test_mixed_kinds_of_energy_are_not_put_together(tmp_path: Path) -> None:
     db.execute(
         "UPDATE energy SET kind = 'estimated' WHERE run_id IN (SELECT run_id FROM runs WHERE agent = 'openhands')"
     )
-    document = report(db, tmp_path, [SWEEP])
+    document = report(db, tmp_path, [SWEEP], none_kept)
     assert not names(document) & (ENERGY - {"phases-gross"})
     assert "energies of different kind or coverage" in notes(document)
 
@@ -135,7 +145,7 @@ def test_mixed_kinds_of_energy_are_not_put_together(tmp_path: Path) -> None:
 def test_two_machines_stand_beside_each_other_and_are_never_compared(tmp_path: Path) -> None:
     path = tmp_path / "harness.db"
     sweeps = [generate(path, sweep_id=name, machine=name, seed=seed, **SMALL) for seed, name in enumerate("ab")]
-    document = report(open_store(path), tmp_path, sweeps)
+    document = report(open_store(path), tmp_path, sweeps, none_kept)
     assert not names(document) & ENERGY
     assert not {"pairs-agent-s", "seconds-by-cell"} & names(document)
     assert "runs of different machines are not compared: a, b" in notes(document)
@@ -156,7 +166,7 @@ def test_a_sweep_in_any_state_has_a_report_that_says_so(tmp_path: Path, state: s
         db.execute("DELETE FROM runs WHERE position >= 20")
     elif state == "all spoilt":
         db.execute("UPDATE runs SET ended_by = 'sandbox_error', verdict = 'not_gradable'")
-    document = report(db, tmp_path, [SWEEP])
+    document = report(db, tmp_path, [SWEEP], none_kept)
     said = {
         "empty": "has no run yet",
         "unfinished": "is unfinished: 28 runs outstanding",
@@ -174,7 +184,7 @@ def test_runs_without_their_journals_are_named(tmp_path: Path) -> None:
     generate(path, **SMALL)
     db = open_store(path)
     db.execute("DELETE FROM histories WHERE run_id LIKE '%-0003'")
-    document = report(db, tmp_path, [SWEEP])
+    document = report(db, tmp_path, [SWEEP], none_kept)
     assert f"{SWEEP}-0003" in notes(document)
 
 
@@ -212,7 +222,7 @@ def test_the_same_store_gives_the_same_bytes(tmp_path: Path, path: Path) -> None
         for attempt in range(2):
             folder = tmp_path / f"{name}-{attempt}"
             folder.mkdir()
-            files = formats.WRITERS[name](report(open_store(path), path.parent, [SWEEP]), folder / "report")
+            files = formats.WRITERS[name](report(open_store(path), path.parent, [SWEEP], none_kept), folder / "report")
             pages.append([file.read_bytes() for file in files])
         assert pages[0] == pages[1], name
 
@@ -299,4 +309,4 @@ def test_an_empty_store_is_said_to_be_one(tmp_path: Path) -> None:
 def test_a_planned_sweep_without_a_run_has_a_report(tmp_path: Path) -> None:
     db = open_store(tmp_path / "harness.db")
     insert_sweep(db, sweep_id="s", machine_id="m", facts={}, version="1", spec={}, resolved={}, planned_runs=3)
-    assert "has no run yet" in notes(report(db, tmp_path, ["s"]))
+    assert "has no run yet" in notes(report(db, tmp_path, ["s"], none_kept))

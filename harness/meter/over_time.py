@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
+
+from sqlite_utils import Database
 
 from harness.meter.accounting import Curve
 from harness.meter.figures import totals
 from harness.meter.meter import Key, Part
 from harness.meter.readings import Instrument, Readings
+from harness.store.artefacts import read
 
 MOST_POINTS = 400
 READINGS_OF_A_POINT = 2  # of the coarsest instrument: less would show its steps, not the machine's power
@@ -37,6 +43,22 @@ class Recorded:
 
 class NoPower(Exception):
     """There is no power to be shown. The message is a sentence."""
+
+
+def power_of(db: Database, runs_dir: Path, run_id: str) -> list[tuple[float, float]]:
+    """A run's power as points (seconds of the agent stage, W); none where there are no readings that can be read."""
+    found = db.execute(
+        "SELECT path, energy_source FROM artefacts JOIN runs USING (run_id) WHERE run_id = ? AND name = 'power.json'",
+        [run_id],
+    ).fetchall()
+    if not found:
+        return []
+    [(path, source)] = found
+    try:
+        told = power(recorded(json.loads(read(runs_dir, path))), source)
+    except (NoPower, OSError, EOFError, ValueError, zlib.error):
+        return []
+    return [(number * told.point_s, watts) for number, watts in enumerate(told.watts) if watts is not None]
 
 
 def recorded(content: Any) -> Recorded:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from harness.view.power import NoPower, power, recorded
+from harness.meter.over_time import NoPower, power, recorded
 
 
 def readings(joules: list[float | None], **changes: Any) -> dict[str, Any]:
