@@ -167,7 +167,7 @@ def _runs(
             "engine_peak_bytes": int(4e9 * models[model]), "num_ctx": 16_384, "num_predict": 2_048,
             "temperature": 0.7, "top_p": 0.95, "seed": position, "image_digest": "sha256:made-up",
             "image_source": "published", "patch_bytes": 0 if verdict == "empty_patch" else 400,
-            "flags": json.dumps(["machine_busy: load 3.1"] if chance.random() < 0.01 else []),
+            "flags": json.dumps(["neighbour_busy: 1.2 cores"] if chance.random() < 0.01 else []),
             "harness_version": "0.1.0", "machine_id": machine, "session": 1, "energy_source": "rapl",
             "peak_w": BUSY_W * 1.6, "idle_number": 1, "engine_location": "local", "engine_state": "warm",
             "guard": guard,

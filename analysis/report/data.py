@@ -19,6 +19,8 @@ from harness.analysis.metrics import LAYERS, PHASES
 from harness.analysis.statistics.estimates import Values
 from harness.analysis.statistics.sweeps import CellRuns
 
+ALL_LEFT_OUT = "flags leave every run out of seconds and joules"
+
 PhaseValues = dict[tuple[str, str], dict[str, list[float]]]
 """By layer and phase, and by task, joules of each run."""
 
@@ -100,6 +102,8 @@ class Data:
         """Why joules of these cells can't be shown beside each other, or None."""
         energies = {energy for cell in cells for energy in cell.runs.energies}
         told = {energy for energy in energies if energy[0] != "unavailable"}
+        if not any(cell.fit for cell in cells):
+            return ALL_LEFT_OUT
         if not told:
             return NO_ENERGY
         if len(energies) > 1:

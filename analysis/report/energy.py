@@ -7,7 +7,7 @@ from statistics import fmean
 from harness.analysis.loops.digest import Digest
 from harness.analysis.metrics import PHASES
 from harness.analysis.report import plots
-from harness.analysis.report.data import Cell, Data
+from harness.analysis.report.data import ALL_LEFT_OUT, Cell, Data
 from harness.analysis.report.document import Block, Note, Paragraph, Plot, Section, Table, Value
 from harness.analysis.report.overview import PHASES_QUERY
 from harness.analysis.report.tables import RUNS, number
@@ -44,7 +44,9 @@ def section(data: Data) -> Section:
             *_against(data, cells),
             *_correlations(data, cells),
         ]
-    if not data.machines(cells):
+    if not any(seconds.values()):
+        blocks.append(Note(f"Seconds are not shown: {ALL_LEFT_OUT}."))
+    elif not data.machines(cells):
         blocks.append(
             Plot(
                 "seconds-by-cell",
@@ -85,9 +87,7 @@ def _points(groups: dict[str, list[float]]) -> str:
 
 
 def _wide(groups: dict[str, list[float]]) -> bool:
-    """Whether the values ask for a logarithmic axis."""
-    values = [value for group in groups.values() for value in group]
-    return bool(values) and min(values) > 0 and max(values) / min(values) > 50
+    return plots.is_wide([value for group in groups.values() for value in group])
 
 
 def _by_phase(data: Data, cells: list[Cell]) -> list[Block]:

@@ -6,7 +6,7 @@ from harness.analysis import failures
 from harness.analysis.loops.counterfactual import curve
 from harness.analysis.loops.summary import Waste, kinds, recorded, wastes
 from harness.analysis.report import plots
-from harness.analysis.report.data import Data
+from harness.analysis.report.data import ALL_LEFT_OUT, Cell, Data
 from harness.analysis.report.document import Block, Note, Number, Paragraph, Plot, Section, Table, Value
 from harness.analysis.report.tables import counted, listed, reasons
 
@@ -84,7 +84,7 @@ def section(data: Data) -> Section:
         if waste.tokens_share.value is not None:
             share = waste.tokens_share.value
             shares[cell.name] = {"before any loop that it stayed in": 1 - share, "from there on": share}
-        why += _missing(cell.name, waste)
+        why += _missing(cell, waste)
     runs = [run for cell in data.with_models for run in cell.all_runs]
     unknown = [run.run["run_id"] for run in runs if run.unanalysable]
     if not rows:
@@ -130,9 +130,14 @@ def section(data: Data) -> Section:
     return Section("loops", "Loops", [*blocks, *_guard(runs), *_unknown(unknown)])
 
 
-def _missing(cell: str, waste: Waste) -> list[tuple[str, str | None]]:
+def _missing(cell: Cell, waste: Waste) -> list[tuple[str, str | None]]:
     figures = (("energy", waste.joules), ("tokens", waste.tokens), ("seconds", waste.seconds))
-    return [(f"{name} of {cell}", figure.why) for name, figure in figures if figure.value is None]
+    left_out = None if cell.fit else ALL_LEFT_OUT
+    return [
+        (f"{name} of {cell.name}", figure.why if name == "tokens" else left_out or figure.why)
+        for name, figure in figures
+        if figure.value is None
+    ]
 
 
 def _guard(runs: list[failures.Seen]) -> list[Block]:

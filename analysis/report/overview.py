@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from harness.analysis.report.data import Cell, Data
+from harness.analysis.report.data import ALL_LEFT_OUT, Cell, Data
 from harness.analysis.report.document import Block, Note, Number, Paragraph, Section, Table, Value
 from harness.analysis.report.tables import NAMES, RUNS, counted, number, reasons, scale
 from harness.analysis.statistics import estimates
-from harness.analysis.statistics.sweeps import ENERGY
+from harness.analysis.statistics.sweeps import CLOCKED, ENERGY
 
 DESCRIBED = (
     "energy_j", "net_energy_j", "agent_s", "input_tokens", "output_tokens", "calls", "sandbox_peak_anon_bytes",
@@ -144,6 +144,8 @@ def _described(cell: Cell, metric: str) -> list[Value] | None:
 def _unknown(metric: str, cell: Cell) -> str:
     if not cell.valid:
         return "no run counts"
+    if metric in CLOCKED and not cell.fit:
+        return ALL_LEFT_OUT
     if metric in ENERGY:
         return "no source told it, or idle power was not measured" if metric == "net_energy_j" else "no source told it"
     if metric in ("calls", "input_tokens", "output_tokens", "engine_peak_bytes") and cell.model == "none":

@@ -148,7 +148,7 @@ def stacked(groups: Mapping[str, Mapping[str, float]], axis: str, percent: bool 
 
 
 def cloud(groups: Mapping[str, Sequence[tuple[float, float]]], across: str, up: str) -> Figure:
-    """Points of several kinds, all positive, on logarithmic axes."""
+    """Points of several kinds, on logarithmic axes where they spread widely."""
     with matplotlib.rc_context(STYLE):
         figure, [axes] = new(3.6)
         for number, (name, points) in enumerate(groups.items()):
@@ -159,8 +159,13 @@ def cloud(groups: Mapping[str, Sequence[tuple[float, float]]], across: str, up: 
                     xs, ys, marker(number), label=name, color=colour(number), markersize=3.4, alpha=0.6,
                     markeredgewidth=0,
                 )  # fmt: skip
-        _log(axes.set_xscale, axes.xaxis)
-        _log(axes.set_yscale, axes.yaxis)
+        points = [point for group in groups.values() for point in group]
+        for number, (set_scale, axis) in enumerate(((axes.set_xscale, axes.xaxis), (axes.set_yscale, axes.yaxis))):
+            values = [point[number] for point in points]
+            if is_wide(values):
+                _log(set_scale, axis)
+            else:
+                axis.set_major_formatter(THOUSANDS)
         axes.set_xlabel(across)
         axes.set_ylabel(up)
         figure.legend(loc="outside upper center", ncols=3)
@@ -226,6 +231,11 @@ def lines(
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0) if percent else THOUSANDS)
         figure.legend(loc="outside upper center", ncols=3)
         return figure
+
+
+def is_wide(values: Sequence[float]) -> bool:
+    """Whether they ask for a logarithmic axis."""
+    return bool(values) and min(values) > 0 and max(values) / min(values) > 20
 
 
 def _log(set_scale: Callable[[str], None], axis: Any) -> None:

@@ -130,6 +130,18 @@ def test_one_cell_can_not_be_compared(tmp_path: Path) -> None:
     assert "described-energy-j" in names(document)
 
 
+def test_flags_that_leave_every_run_out_are_the_reason_that_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "harness.db"
+    generate(path, **SMALL)
+    db = open_store(path)
+    db.execute("UPDATE runs SET flags = ?", ['["neighbour_busy: 1.2 cores"]'])
+    document = report(db, tmp_path, [SWEEP], none_kept)
+    assert "flags leave every run out of seconds and joules" in notes(document)
+    assert "no source told" not in notes(document)
+    assert not names(document) & (ENERGY | {"seconds-by-cell"})
+    assert "pairs-tokens" in names(document)
+
+
 def test_mixed_kinds_of_energy_are_not_put_together(tmp_path: Path) -> None:
     path = tmp_path / "harness.db"
     generate(path, **SMALL)
