@@ -3,6 +3,7 @@ different sweeps stand beside each other and are never pooled. Reads the store a
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -130,6 +131,7 @@ def read(db: Database, runs_dir: Path, sweeps: Sequence[str]) -> Data:
         found = _cells(db, runs_dir, sweep_id, len(sweeps) > 1)
         cells += found
         records.append(_record(db, sweep_id, sum(len(cell.all_runs) for cell in found)))
+    gc.freeze()  # it stays until the end, and of many runs the collector would look through it again and again
     return Data(records, cells, runs_dir)
 
 

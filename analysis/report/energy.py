@@ -11,7 +11,7 @@ from harness.analysis.report.data import ALL_LEFT_OUT, Cell, Data
 from harness.analysis.report.document import Block, Note, Paragraph, Plot, Section, Table, Value
 from harness.analysis.report.overview import PHASES_QUERY
 from harness.analysis.report.tables import RUNS, number
-from harness.analysis.statistics.factors import correlation
+from harness.analysis.statistics.factors import pearson, spearman
 from harness.analysis.statistics.sweeps import value_of
 
 AGAINST = {
@@ -149,10 +149,10 @@ def _correlations(data: Data, cells: list[Cell]) -> list[Block]:
             for run in cell.fit:
                 if pair := _pair(run, metric):
                     pairs.setdefault(run.run["task"], []).append(pair)
-        found = correlation(pairs)
-        rows.append([name, found.pearson.runs, found.pearson.tasks, number(found.pearson), number(found.spearman)])
-        if found.pearson.why:
-            notes.append(f"{name}: {found.pearson.why}")
+        plain = pearson(pairs)
+        rows.append([name, plain.runs, plain.tasks, number(plain), number(spearman(pairs))])
+        if plain.why:
+            notes.append(f"{name}: {plain.why}")
     return [
         Paragraph(
             "A high correlation with the seconds says that power hardly differs; it is no reason to leave energy out."

@@ -13,7 +13,7 @@ from harness.analysis.report.document import Block, Bullets, Note, Number, Parag
 from harness.analysis.report.tables import RUNS, number
 from harness.analysis.statistics import estimates
 from harness.analysis.statistics.estimates import Estimate
-from harness.analysis.statistics.factors import correlation
+from harness.analysis.statistics.factors import pearson
 from harness.analysis.statistics.sweeps import value_of
 
 FRAMEWORKS = ("autocoderover", "mini-swe-agent", "openhands", "swe-agent")
@@ -124,7 +124,7 @@ def _correlation(cells: list[Cell], metric: str) -> Estimate:
             across, joules = value_of(run.run, metric), value_of(run.run, "energy_j")
             if across is not None and joules is not None:
                 pairs.setdefault(run.run["task"], []).append((across, joules))
-    return correlation(pairs).pearson
+    return pearson(pairs)
 
 
 def _row(claim: Claim, ours: Estimate | None, why: str | None) -> list[Value]:

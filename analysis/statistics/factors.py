@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -60,7 +61,7 @@ def importance(values: Sequence[float], factors: Mapping[str, Sequence[str]]) ->
         groups = table.groupby(varying, sort=True)["value"]
         within = float(((table["value"] - groups.transform("mean")) ** 2).sum())
         table = groups.agg(value="mean", runs="size").reset_index()
-    fit = wls(f"value ~ {' + '.join(terms)}", data=table, weights=table["runs"]).fit()
+    fit = wls(f"value ~ {' + '.join(terms)}", data=table, weights=table["runs"]).fit(method="qr")
     if fit.df_resid < 1:
         return Importance(None, len(values), method, f"too few runs (n={len(values)})")
     squares = anova_lm(fit, typ=2)["sum_sq"]
@@ -73,38 +74,40 @@ def importance(values: Sequence[float], factors: Mapping[str, Sequence[str]]) ->
     return Importance(shares, len(values), method)
 
 
-@dataclass(frozen=True)
-class Correlation:
-    """Pearson's and Spearman's coefficients, each with a percentile interval over tasks."""
-
-    pearson: Estimate
-    spearman: Estimate
+Pairs = Mapping[str, Sequence[tuple[float, float]]]
+"""By task, one for each run."""
 
 
-def correlation(pairs: Mapping[str, Sequence[tuple[float, float]]], seed: int = 0) -> Correlation:
-    """Of pairs by task, one for each run."""
+def pearson(pairs: Pairs, seed: int = 0) -> Estimate:
+    return _correlation("Pearson", stats.pearsonr, _plain, pairs, seed)
+
+
+def spearman(pairs: Pairs, seed: int = 0) -> Estimate:
+    return _correlation("Spearman", stats.spearmanr, _ranked, pairs, seed)
+
+
+def _correlation(
+    name: str,
+    coefficient: Callable[[Floats, Floats], Any],
+    resampled: Callable[[Floats, NDArray[np.int64], int], Floats],
+    pairs: Pairs,
+    seed: int,
+) -> Estimate:
+    """With a percentile interval over tasks."""
     tasks = [each for _, each in sorted(pairs.items()) if len(each)]
     whole = np.array([pair for each in tasks for pair in each], dtype=float).reshape(-1, 2)
-    of_task = np.repeat(np.arange(len(tasks)), [len(each) for each in tasks])
-    runs = len(whole)
-    found = []
-    for name, ranked in (("Pearson", False), ("Spearman", True)):
-        method = f"{name}; percentile bootstrap over tasks"
-        if runs < LEAST_TASKS:
-            found.append(Estimate(None, None, None, len(tasks), runs, method, f"too few runs (n={runs})"))
-            continue
-        if (whole.std(axis=0) == 0).any():
-            found.append(Estimate(None, None, None, len(tasks), runs, method, "one of the two does not vary"))
-            continue
-        value = float((stats.spearmanr if ranked else stats.pearsonr)(whole[:, 0], whole[:, 1]).statistic)
-        if len(tasks) < LEAST_TASKS:
-            found.append(Estimate(value, None, None, len(tasks), runs, method, f"too few tasks (n={len(tasks)})"))
-            continue
-        drawn = _ranked(whole, of_task, seed) if ranked else _plain(whole, of_task, seed)
-        tail = (1 - CONFIDENCE) / 2
-        low, high = np.nanquantile(drawn, [tail, 1 - tail])
-        found.append(Estimate(value, float(low), float(high), len(tasks), runs, method))
-    return Correlation(found[0], found[1])
+    runs, method = len(whole), f"{name}; percentile bootstrap over tasks"
+    if runs < LEAST_TASKS:
+        return Estimate(None, None, None, len(tasks), runs, method, f"too few runs (n={runs})")
+    if (whole.std(axis=0) == 0).any():
+        return Estimate(None, None, None, len(tasks), runs, method, "one of the two does not vary")
+    value = float(coefficient(whole[:, 0], whole[:, 1]).statistic)
+    if len(tasks) < LEAST_TASKS:
+        return Estimate(value, None, None, len(tasks), runs, method, f"too few tasks (n={len(tasks)})")
+    drawn = resampled(whole, np.repeat(np.arange(len(tasks)), [len(each) for each in tasks]), seed)
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.nanquantile(drawn, [tail, 1 - tail])
+    return Estimate(value, float(low), float(high), len(tasks), runs, method)
 
 
 def _plain(pairs: Floats, of_task: NDArray[np.int64], seed: int) -> Floats:
@@ -118,7 +121,7 @@ def _plain(pairs: Floats, of_task: NDArray[np.int64], seed: int) -> Floats:
         return np.asarray((xy - x * y / n) / np.sqrt((xx - x**2 / n) * (yy - y**2 / n)))
 
 
-def _ranked(pairs: Floats, of_task: NDArray[np.int64], seed: int) -> list[float]:
+def _ranked(pairs: Floats, of_task: NDArray[np.int64], seed: int) -> Floats:
     """Spearman's, by how often each pair is in a resample: copying them would be most of the work."""
     groups = [np.unique(column, return_inverse=True)[1] for column in pairs.T]
     resamples = CORRELATION_RESAMPLES if len(pairs) <= MANY_RUNS else FEWER_RESAMPLES
@@ -128,7 +131,7 @@ def _ranked(pairs: Floats, of_task: NDArray[np.int64], seed: int) -> list[float]
         one, other = (_ranks(group, weights) - (weights.sum() + 1) / 2 for group in groups)
         below = np.sqrt((weights @ one**2) * (weights @ other**2))
         drawn.append(float((weights * one) @ other / below) if below > 0 else float("nan"))
-    return drawn
+    return np.array(drawn)
 
 
 def _ranks(group: NDArray[np.int64], times: Floats) -> Floats:

@@ -18,6 +18,9 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
+
+import httpx
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
@@ -27,6 +30,8 @@ REPORT_S, REPORT_BYTES, LIST_S, PAGE_S = 60.0, 1 << 30, 0.5, 0.2
 SWEEP = "20260105-080000-made"
 CELLS = len(AGENTS) * len(MODELS)
 TRIES = 3
+PAGE_TRIES = 9
+COUNTING = "being counted"
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,42 @@ def cost(*words: str) -> Cost:
         subprocess.run([sys.executable, "-m", "harness", *words], check=True, stdout=subprocess.DEVNULL)
         best = min(best, time.perf_counter() - began)
     return Cost(best, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024)
+
+
+PAGES = {
+    "sweeps": "/",
+    "sweep": f"/sweeps/{SWEEP}",
+    "far page": f"/sweeps/{SWEEP}?page=20",
+    "by seconds": f"/sweeps/{SWEEP}?sort=-agent_s",
+    "filtered": f"/sweeps/{SWEEP}?agent=openhands&outcome=resolved",
+    "searched": f"/sweeps/{SWEEP}?q=django-115",
+    "run": f"/runs/{SWEEP}-0007",
+}
+
+
+def pages(database: Path, folder: Path) -> dict[str, float]:
+    """Seconds of each page of `harness view`: the median of some requests, once its figures are made beside it."""
+    server = subprocess.Popen(
+        [sys.executable, "-m", "harness", "view", "--port", "0", "--db", str(database), "--runs-dir", str(folder)],
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert server.stdout is not None
+    address = server.stdout.readline().split()[0].rstrip("/")
+    found = {}
+    with httpx.Client(base_url=address, timeout=120) as client:
+        for name, url in PAGES.items():
+            first = time.perf_counter()
+            while COUNTING in client.get(url).raise_for_status().text and time.perf_counter() - first < 120:
+                time.sleep(0.5)
+            times = []
+            for _ in range(PAGE_TRIES):
+                began = time.perf_counter()
+                client.get(url).raise_for_status()
+                times.append(time.perf_counter() - began)
+            found[name] = median(times)
+    server.terminate()
+    server.wait()
+    return found
 
 
 def sizes(runs: int) -> tuple[int, int]:
@@ -71,17 +112,20 @@ def main() -> int:
         listing = cost("runs", "list", *where)
         report = cost("report", SWEEP, "-o", str(folder / f"{runs}.html"), *where)
         costs.append((made, listing, report))
+        shown = pages(path, folder)
         print(
             f"{made:>8,} {made * 50:>10,} {path.stat().st_size / 1e6:>9,.0f} {listing.seconds:>7.2f} "
             f"{report.seconds:>9.1f} {report.peak_bytes / 1e6:>10,.0f}  {report.seconds / made:.2e}",
             flush=True,
         )
+        print("         pages, ms: " + ", ".join(f"{name} {seconds * 1e3:.0f}" for name, seconds in shown.items()))
     made, listing, report = costs[-1]
     failed = [
         said
         for said, is_within in (
             (f"the report of {made:,} runs took {report.seconds:.1f} s", report.seconds <= REPORT_S),
             (f"the report of {made:,} runs took {report.peak_bytes / 1e6:,.0f} MB", report.peak_bytes <= REPORT_BYTES),
+            *((f"the page {name} took {seconds * 1e3:.0f} ms", seconds <= PAGE_S) for name, seconds in shown.items()),
             (f"runs list took {listing.seconds:.2f} s", listing.seconds <= LIST_S),
         )
         if not is_within

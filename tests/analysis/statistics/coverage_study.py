@@ -29,7 +29,7 @@ from scipy.stats import norm
 
 from harness.analysis.statistics.comparisons import cliffs_delta
 from harness.analysis.statistics.estimates import CONFIDENCE, Estimate, mean, rate, rate_difference, ratio
-from harness.analysis.statistics.factors import correlation
+from harness.analysis.statistics.factors import pearson, spearman
 
 FILE = Path(__file__).with_name("coverage.json")
 SEED = 2_026
@@ -142,14 +142,6 @@ def delta_of_energies(repeats: int, sigma: float, limit: float, scale: float) ->
     other.sort()
     below, upto = (np.searchsorted(other, one, side=side).mean() for side in ("left", "right"))
     return float((below + upto) / len(other) - 1)
-
-
-def pearson(pairs: Any, seed: int) -> Estimate:
-    return correlation(pairs, seed).pearson
-
-
-def spearman(pairs: Any, seed: int) -> Estimate:
-    return correlation(pairs, seed).spearman
 
 
 def unseeded(estimate: Callable[..., Estimate], *cells: Any, seed: int) -> Estimate:

@@ -10,7 +10,7 @@ import pytest
 
 from harness.analysis.statistics.comparisons import cliffs_delta, compare, normality, smallest_ratio
 from harness.analysis.statistics.estimates import Values
-from harness.analysis.statistics.factors import correlation, importance
+from harness.analysis.statistics.factors import importance, pearson, spearman
 from harness.analysis.statistics.success import compare_rates
 
 # The 22 players of ?friedman.test (Hollander and Wolfe 1973), three ways of rounding first base.
@@ -111,15 +111,16 @@ def test_shares_of_variance() -> None:
 
 
 def test_correlations() -> None:
-    found = correlation({f"t{n}": [(mpg, wt)] for n, (mpg, wt) in enumerate(zip(MPG, WT, strict=True))})
+    pairs = {f"t{n}": [(mpg, wt)] for n, (mpg, wt) in enumerate(zip(MPG, WT, strict=True))}
+    found = pearson(pairs)
     # cor.test(mtcars$mpg, mtcars$wt), and with method = "spearman"
-    assert found.pearson.value == pytest.approx(-0.867659376517)
-    assert found.spearman.value == pytest.approx(-0.88642203327)
-    assert found.pearson.low is not None
-    assert found.pearson.high is not None
+    assert found.value == pytest.approx(-0.867659376517)
+    assert spearman(pairs).value == pytest.approx(-0.88642203327)
+    assert found.low is not None
+    assert found.high is not None
     # Its interval is -0.934 to -0.744, by another method.
-    assert found.pearson.low == pytest.approx(-0.934, abs=0.04)
-    assert found.pearson.high == pytest.approx(-0.744, abs=0.08)
+    assert found.low == pytest.approx(-0.934, abs=0.04)
+    assert found.high == pytest.approx(-0.744, abs=0.08)
 
 
 def test_the_smallest_ratio() -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy import stats
 
-from harness.analysis.statistics import estimates, factors
+from harness.analysis.statistics import factors
 from harness.analysis.statistics.comparisons import cliffs_delta, compare, normality, smallest_ratio
 from harness.analysis.statistics.estimates import Values
-from harness.analysis.statistics.factors import correlation, importance
+from harness.analysis.statistics.factors import importance, pearson
 from harness.analysis.statistics.success import compare_rates
 
 
@@ -77,7 +76,7 @@ def test_values_that_do_not_vary() -> None:
     [pair] = compare({"a": mixed, "b": mixed}).pairs
     assert (pair.test.p, pair.test.why) == (None, "no task differs")
     assert normality(same).why == "all tasks have the same value"
-    assert correlation({f"t{n}": [(1.0, float(n))] for n in range(9)}).pearson.why == "one of the two does not vary"
+    assert pearson({f"t{n}": [(1.0, float(n))] for n in range(9)}).why == "one of the two does not vary"
     assert importance([2.0] * 8, {"a": ["x", "y"] * 4}).why == "all values are the same"
 
 
@@ -121,18 +120,6 @@ def test_the_factor_that_made_the_energy_explains_it() -> None:
     assert importance([1.0, -1.0], {"a": ["x", "y"]}).why == "a value is not positive"
     assert importance([1.0, 2.0], {"a": ["x", "x"]}).why == "no factor has two levels"
     assert importance([1.0, 2.0], {"a": ["x", "y"]}).why == "too few runs (n=2)"
-
-
-def test_a_resample_by_weights_is_the_same_as_a_copy() -> None:
-    chance = np.random.default_rng(3)
-    pairs = np.column_stack([chance.integers(0, 6, 40), chance.lognormal(0, 1, 40)]).astype(float)
-    of_task = np.repeat(np.arange(10), 4)
-    times = estimates.times_drawn(10, 7, factors.CORRELATION_RESAMPLES)
-    for ours, theirs in ((factors._plain, stats.pearsonr), (factors._ranked, stats.spearmanr)):
-        drawn = ours(pairs, of_task, 7)
-        for number in range(20):
-            copy = np.repeat(pairs, times[number][of_task].astype(int), axis=0)
-            assert drawn[number] == pytest.approx(theirs(copy[:, 0], copy[:, 1]).statistic)
 
 
 def test_shares_of_many_runs_are_made_of_their_means_and_stay_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
