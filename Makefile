@@ -37,6 +37,7 @@ bench: setup
 	.venv/bin/python tests/benchmarks/sampler.py
 	.venv/bin/python tests/benchmarks/loops.py
 	.venv/bin/python tests/benchmarks/recommend.py
+	.venv/bin/python tests/benchmarks/scale.py
 
 clean:
 	$(HARNESS) clean

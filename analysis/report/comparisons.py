@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from harness.analysis.report.data import Cell, Data
 from harness.analysis.report.document import Block, Note, Number, Paragraph, Section, Table, Value
 from harness.analysis.report.tables import NAMES, RUNS, number, reasons, said
-from harness.analysis.statistics.comparisons import Comparison, compare, smallest_ratio
+from harness.analysis.statistics.comparisons import Comparison, Design, compare, smallest_ratio
 from harness.analysis.statistics.factors import importance
 from harness.analysis.statistics.sweeps import CLOCKED, ENERGY, value_of
 
@@ -15,14 +15,23 @@ COMPARED = ("energy_j", "net_energy_j", "agent_s", "tokens", "calls")
 MOST_PAIRS = 66  # of twelve cells; of more only the overall test is printed
 
 
-def section(data: Data) -> Section:
+BLOCKED = (
+    "Blocked by task: only tasks that all cells have, one value (the mean of its runs) for each. Friedman's test over "
+    "all cells, Wilcoxon's signed ranks for each pair"
+)
+UNBLOCKED = (
+    "Not blocked, as was asked for: tasks of one cell are taken to be independent of those of another, one value (the "
+    "mean of its runs) for each. Kruskal-Wallis' test over all cells, Dunn's for each pair"
+)
+
+
+def section(data: Data, design: Design) -> Section:
     cells = data.with_models
     if len(cells) < 2:
         return Section("comparisons", "Comparisons", [Note("There are not two agents or models to compare.")])
     blocks: list[Block] = [
         Paragraph(
-            "Blocked by task: only tasks that all cells have, one value (the mean of its runs) for each. Friedman's "
-            "test over all cells, Wilcoxon's signed ranks for each pair, p adjusted by Holm's method over the pairs of "
+            f"{BLOCKED if design == 'blocked' else UNBLOCKED}, p adjusted by Holm's method over the pairs of "
             "one table. Cliff's delta is the chance that a task of the first costs more than one of the second, less "
             "the chance of the reverse; Vargha's and Delaney's A is the same from 0 to 1. The ratio is of means over "
             "tasks, with an interval of 95 %. Could be seen: the smallest ratio that such a test finds in four of five "
@@ -39,7 +48,7 @@ def section(data: Data) -> Section:
         if len(told) < 2:
             why.append((name, "fewer than two cells have it"))
             continue
-        blocks += _compared(data, told, metric)
+        blocks += _compared(data, told, metric, design)
     blocks += [Note(f"Not compared: {line}.") for line in reasons(why)]
     blocks += _factors(data, cells)
     return Section("comparisons", "Comparisons", blocks)
@@ -51,23 +60,23 @@ def _not_compared(data: Data, cells: Sequence[Cell], metric: str) -> str | None:
     return data.machines(cells) if metric in CLOCKED else None
 
 
-def _compared(data: Data, cells: Sequence[Cell], metric: str) -> list[Block]:
+def _compared(data: Data, cells: Sequence[Cell], metric: str, design: Design) -> list[Block]:
     name = NAMES[metric][0]
     values = {cell.name: cell.values(metric) for cell in cells}
-    found = compare(values)
+    found = compare(values, design)
     title = f"{name[0].upper()}{name[1:]}" + (f" ({data.energy_is})" if metric in ENERGY else "")
     anchor = metric.replace("_", "-")
     blocks: list[Block] = []
     if found.overall:
         test = found.overall
         told = f"chi² = {test.statistic:.3g}, p {_p(test.p)}" if test.statistic is not None else f"not made: {test.why}"
-        blocks.append(Paragraph(f"{title}: {test.name} over {test.n} tasks and {len(cells)} cells: {told}."))
+        blocks.append(Paragraph(f"{title}: {test.name}, n = {test.n}, {len(cells)} cells: {told}."))
     if len(found.pairs) > MOST_PAIRS:
         return [*blocks, Note(f"{title}: {len(found.pairs)} pairs are too many to print; --format json has them.")]
     blocks.append(
         Table(
             f"pairs-{anchor}",
-            f"{title}: pairs of agents and models, over the {found.tasks} tasks that all have.",
+            f"{title}: pairs of agents and models, over {_tasks(found)}.",
             ["pair", "tasks", "ratio of means", "could be seen", "Cliff's delta", "A", "p", "p (Holm)", "why not"],
             _pairs(found, lambda one, other: smallest_ratio(values[one], values[other]).value),
             RUNS,
@@ -94,6 +103,10 @@ def _pairs(found: Comparison, smallest: Callable[[str, str], float | None]) -> l
          pair.ratio.why or pair.test.why]
         for pair in found.pairs
     ]  # fmt: skip
+
+
+def _tasks(found: Comparison) -> str:
+    return f"the {found.tasks} tasks that all have" if found.design == "blocked" else f"{found.tasks} tasks in all"
 
 
 def _p(p: float | None) -> str:

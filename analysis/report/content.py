@@ -11,9 +11,12 @@ from harness.analysis.report import comparisons, course, energy, loops, methods,
 from harness.analysis.report.course import PowerOf
 from harness.analysis.report.data import read
 from harness.analysis.report.document import Document
+from harness.analysis.statistics.comparisons import Design
 
 
-def report(db: Database, runs_dir: Path, sweeps: Sequence[str], power_of: PowerOf) -> Document:
+def report(
+    db: Database, runs_dir: Path, sweeps: Sequence[str], power_of: PowerOf, design: Design = "blocked"
+) -> Document:
     """The report of the named sweeps, which must be in the store. Each cell stays of its own sweep."""
     data = read(db, runs_dir, sweeps)
     sections = [
@@ -22,7 +25,7 @@ def report(db: Database, runs_dir: Path, sweeps: Sequence[str], power_of: PowerO
         rates.section(data),
         loops.section(data),
         loops.endings(data),
-        comparisons.section(data),
+        comparisons.section(data, design),
         published.section(data),
         overview.descriptions(data),
         course.section(db, data, power_of),

@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from harness.analysis.metrics import LAYERS, PHASES
 from harness.analysis.report.data import ALL_LEFT_OUT, Cell, Data
 from harness.analysis.report.document import Block, Note, Number, Paragraph, Section, Table, Value
 from harness.analysis.report.tables import NAMES, RUNS, counted, number, reasons, scale
 from harness.analysis.statistics import estimates
+from harness.analysis.statistics.estimates import Values
 from harness.analysis.statistics.sweeps import CLOCKED, ENERGY
 
 DESCRIBED = (
     "energy_j", "net_energy_j", "agent_s", "input_tokens", "output_tokens", "calls", "sandbox_peak_anon_bytes",
     "engine_peak_bytes",
+)  # fmt: skip
+SPREAD = (
+    "runs", "tasks", "mean over tasks (95 %)", "mean", "sd", "median (quartiles)", "least", "most",
 )  # fmt: skip
 PHASES_QUERY = (
     "SELECT agent, engine, model, task, layer, phase, joules, energy.kind, energy.coverage FROM energy JOIN runs "
@@ -119,8 +124,7 @@ def descriptions(data: Data) -> Section:
                 Table(
                     f"described-{metric.replace('_', '-')}",
                     f"{name[0].upper()}{name[1:]} of a run, {unit}{said}.",
-                    ["agent × model", "runs", "tasks", "mean over tasks (95 %)", "mean", "sd", "median", "quartiles",
-                     "least", "most"],
+                    ["agent × model", *SPREAD],
                     rows,
                     RUNS,
                 )
@@ -131,12 +135,17 @@ def descriptions(data: Data) -> Section:
 
 
 def _described(cell: Cell, metric: str) -> list[Value] | None:
-    values, factor = cell.values(metric), scale(metric)
+    found = _spread(cell.values(metric), scale(metric))
+    return found and [cell.name, *found]
+
+
+def _spread(values: Values, factor: float = 1.0) -> list[Value] | None:
+    """The columns of `SPREAD`; None where there is no value."""
     found = estimates.describe([value * factor for task in values.values() for value in task])
     if found is None:
         return None
     return [
-        cell.name, found.n, len(values), number(estimates.mean(values), factor), found.mean, found.sd, found.median,
+        found.n, len(values), number(estimates.mean(values), factor), found.mean, found.sd,
         Number(found.median, found.lower_quartile, found.upper_quartile), found.least, found.most,
     ]  # fmt: skip
 
@@ -155,22 +164,23 @@ def _unknown(metric: str, cell: Cell) -> str:
 
 def _phases(data: Data) -> list[Block]:
     """Joules by phase; a clock has none, and says so above."""
-    names = list(dict.fromkeys(phase for cell in data.cells for _, phase in cell.phases))
+    names = [phase for phase in PHASES if any((layer, phase) in cell.phases for cell in data.cells for layer in LAYERS)]
     if not names or data.no_comparison(data.with_models):
         return []
     blocks: list[Block] = []
     for layer in ("gross", "net"):
-        rows: list[list[Value]] = []
-        for cell in data.with_models:
-            means = [estimates.mean(cell.phases.get((layer, phase), {})) for phase in names]
-            if any(each.value is not None for each in means):
-                rows.append([cell.name, means[-1].runs, *(number(each) for each in means)])
+        rows: list[list[Value]] = [
+            [cell.name, phase.replace("_", " "), *found]
+            for cell in data.with_models
+            for phase in names
+            if (found := _spread(cell.phases.get((layer, phase), {})))
+        ]
         if rows:
             blocks.append(
                 Table(
                     f"phases-{layer}",
-                    f"Energy of a run by phase, {layer}, J: means over tasks and 95 % intervals ({data.energy_is}).",
-                    ["agent × model", "runs", *(name.replace("_", " ") for name in names)],
+                    f"Energy of a run by phase, {layer}, J ({data.energy_is}).",
+                    ["agent × model", "phase", *SPREAD],
                     rows,
                     PHASES_QUERY,
                 )

@@ -27,6 +27,7 @@ from harness.analysis.statistics.estimates import (
     times_drawn,
 )
 
+Design = Literal["blocked", "unblocked"]
 POWER = 0.8
 LEAST_NORMAL = 3
 MOST_NORMAL = 5_000
@@ -63,7 +64,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Comparison:
-    design: Literal["blocked", "unblocked"]
+    design: Design
     tasks: int
     """That all cells have (blocked), or that any has."""
     normality: dict[str, Test]
@@ -85,7 +86,7 @@ def normality(values: Values) -> Test:
     return Test("Shapiro-Wilk", assumes, len(means), float(found.statistic), float(found.pvalue))
 
 
-def compare(cells: Mapping[str, Values], design: Literal["blocked", "unblocked"] = "blocked") -> Comparison:
+def compare(cells: Mapping[str, Values], design: Design = "blocked") -> Comparison:
     """Blocked (each task is a block: Friedman, then Wilcoxon's signed ranks) or, where cells have different tasks,
     unblocked (Kruskal-Wallis, then Dunn); Holm over the pairs in both."""
     normal = {name: normality(values) for name, values in cells.items()}

@@ -15,6 +15,8 @@ from harness.errors import UserError
 if TYPE_CHECKING:
     from sqlite_utils import Database
 
+    from harness.analysis.statistics.comparisons import Design
+
 
 FORMATS = {"html": ".html", "md": ".md", "latex": ".tex", "pdf": ".pdf", "json": ".json", "csv": "-csv"}
 """By name, how the file (of csv the folder) ends that is written where no other is named."""
@@ -29,6 +31,9 @@ def report(
         Path | None,
         typer.Option("--output", "-o", help="Where to. Default: report.*, in the sweep's folder of the runs."),
     ] = None,
+    unblocked: Annotated[
+        bool, typer.Option("--unblocked", help="Compare without pairing tasks, for cells that have different ones.")
+    ] = False,
     db: Db = None,
     runs_dir: RunsDir = None,
     as_json: Json = False,
@@ -46,7 +51,7 @@ def report(
         target = output or folder / ids[0] / f"report{FORMATS[to]}"
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            files = _write(store, folder, ids, to, target)
+            files = _write(store, folder, ids, to, target, unblocked)
         except OSError as error:
             raise UserError(f"the report can't be written: {error.filename or target}: {error.strerror}") from error
         if as_json:
@@ -61,7 +66,7 @@ def report(
     print(f"report      {target}{beside}")
 
 
-def _write(store: Database, folder: Path, sweeps: Sequence[str], to: str, target: Path) -> list[Path]:
+def _write(store: Database, folder: Path, sweeps: Sequence[str], to: str, target: Path, unblocked: bool) -> list[Path]:
     try:
         from harness.analysis.report.content import report as content
         from harness.analysis.report.formats import WRITERS
@@ -71,7 +76,8 @@ def _write(store: Database, folder: Path, sweeps: Sequence[str], to: str, target
             f"a report needs the package {error.name}: install the extra `report` (`pip install "
             "'agent-energy-harness[report]'`)"
         ) from error
-    document = content(store, folder, sweeps, lambda run_id: power_of(store, folder, run_id))
+    design: Design = "unblocked" if unblocked else "blocked"
+    document = content(store, folder, sweeps, lambda run_id: power_of(store, folder, run_id), design)
     return WRITERS[to](document, target)
 
 

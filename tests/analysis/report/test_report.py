@@ -104,6 +104,21 @@ def test_energy_captions_say_what_the_energy_is(document: Document) -> None:
             assert "measured, cpu+gpu" in block.caption, block.name
 
 
+def test_cells_are_compared_without_pairs_of_tasks_on_request(path: Path, tmp_path: Path) -> None:
+    command(db=path, runs_dir=path.parent, to="json", output=tmp_path / "r.json", unblocked=True)
+    sections = json.loads((tmp_path / "r.json").read_text())["sections"]
+    text = json.dumps(next(section for section in sections if section["name"] == "comparisons"))
+    assert "Kruskal-Wallis, n = 24, 3 cells" in text
+    assert "Friedman" not in text
+
+
+def test_phases_are_described_run_by_run_and_add_up(db: Database, document: Document) -> None:
+    rows = [row for row in table(document, "phases-gross").rows if row[0] == "openhands × gemma3:4b"]
+    assert [row[1] for row in rows] == ["load", "prefill", "decode", "between calls", "tail"]
+    whole = next(row for row in table(document, "described-energy-j").rows if row[0] == "openhands × gemma3:4b")
+    assert sum(float(row[5]) for row in rows if isinstance(row[5], float)) == pytest.approx(whole[4])
+
+
 def made(path: Path, *, sweep_id: str = SWEEP, **changes: Any) -> Document:
     generate(path, sweep_id=sweep_id, **{**SMALL, **changes})
     return report(open_store(path), path.parent, [sweep_id], none_kept)
