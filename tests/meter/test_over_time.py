@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness.meter.over_time import NoPower, power, recorded
+from harness.meter.over_time import NoPower, power, power_of, recorded
+from harness.store.artefacts import keep
+from harness.store.db import open_store
+from tests.generated_store import generate
 
 
 def readings(joules: list[float | None], **changes: Any) -> dict[str, Any]:
@@ -78,3 +84,21 @@ def test_where_a_counter_was_reset_nothing_is_drawn_and_the_rest_is() -> None:
 def test_why_there_is_no_curve(content: Any, source: str | None, reason: str) -> None:
     with pytest.raises(NoPower, match=reason):
         power(recorded(content), source)
+
+
+def test_a_stored_runs_power_as_points_and_none_where_its_file_is_gone_or_damaged(tmp_path: Path) -> None:
+    generate(tmp_path / "harness.db", tasks=2, repeats=1, calls=3)
+    db = open_store(tmp_path / "harness.db")
+    run_id, sweep_id = next(iter(db.execute("SELECT run_id, sweep_id FROM runs")))
+    assert power_of(db, tmp_path, run_id) == []
+    folder = tmp_path / sweep_id / run_id
+    folder.mkdir(parents=True)
+    db.table("artefacts").insert(
+        {"run_id": run_id, **asdict(keep(tmp_path, folder, "power.json", json.dumps(readings(STEADY)).encode()))}
+    )
+    db.execute("UPDATE runs SET energy_source = 'counters'")
+    points = power_of(db, tmp_path, run_id)
+    assert points[0][0] == 0
+    assert [watts for _, watts in points] == pytest.approx([50.0] * len(points), rel=0.01)
+    next(folder.iterdir()).write_bytes(b"not compressed")
+    assert power_of(db, tmp_path, run_id) == []
