@@ -123,4 +123,4 @@ def shown(value: Value, digits: int = 3) -> str:
 
 
 def _share(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1%}"
+    return "–" if value is None else f"{value if abs(value) >= 0.0005 else 0.0:.1%}"  # not -0.0%

@@ -188,7 +188,8 @@ def crosses(
             )  # fmt: skip
         best = sorted((groups[name][0][0], groups[name][1][0]) for name in front)
         if best:
-            axes.step(*zip(*best, strict=True), where="post", color=INK, linewidth=1, linestyle="--", zorder=0)
+            best.append((max(x[2] for x, _ in groups.values()), best[-1][1]))
+            axes.step(*zip(*best, strict=True), where="post", color=INK, linewidth=1.2, linestyle="--")
         axes.set_xlabel(across)
         axes.set_ylabel(up)
         axes.set_xlim(left=0)

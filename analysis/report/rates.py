@@ -109,7 +109,8 @@ def _against_energy(data: Data, cells: list[Cell]) -> list[Block]:
     ]  # fmt: skip
     if front:
         blocks.append(Paragraph(f"On the front: {', '.join(front)}."))
-    curves = {cell.name: budget_curve(cell) for cell in cells}
+    most = max((run.run["energy_j"] or 0.0 for cell in cells for run in cell.fit), default=0.0)
+    curves = {cell.name: budget_curve(cell, most) for cell in cells}
     if any(points and points[-1][1] > 0 for points in curves.values()):
         blocks.append(
             Plot(
@@ -132,13 +133,12 @@ def _ends(estimate: Estimate) -> tuple[float, float, float]:
     return value, value if low is None else min(low, value), value if high is None else max(high, value)
 
 
-def budget_curve(cell: Cell) -> list[tuple[float, float]]:
-    """(joules, share of the graded runs that were resolved with at most so many), rising; empty where no graded run has
-    an energy."""
+def budget_curve(cell: Cell, most: float) -> list[tuple[float, float]]:
+    """(joules, share of the graded runs that were resolved with at most so many), rising, up to `most`; empty where no
+    graded run has an energy."""
     graded = [run for run in cell.fit if run.run["outcome"] != "ungraded" and run.run["energy_j"] is not None]
     if not graded:
         return []
     used = sorted(run.run["energy_j"] for run in graded if run.run["outcome"] == "resolved")
-    most = max(run.run["energy_j"] for run in graded)
     steps = [(joules, number / len(graded)) for number, joules in enumerate(used, 1)]
     return [(0.0, 0.0), *plots.some(steps, BUDGET_STEPS), (most, len(used) / len(graded))]
