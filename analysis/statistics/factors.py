@@ -61,7 +61,14 @@ def importance(values: Sequence[float], factors: Mapping[str, Sequence[str]]) ->
         groups = table.groupby(varying, sort=True)["value"]
         within = float(((table["value"] - groups.transform("mean")) ** 2).sum())
         table = groups.agg(value="mean", runs="size").reset_index()
-    fit = wls(f"value ~ {' + '.join(terms)}", data=table, weights=table["runs"]).fit(method="qr")
+    model = wls(f"value ~ {' + '.join(terms)}", data=table, weights=table["runs"])
+    try:
+        fit = model.fit(method="qr")
+        is_told_apart = model.rank == model.exog.shape[1]
+    except np.linalg.LinAlgError:
+        is_told_apart = False
+    if not is_told_apart:
+        return Importance(None, len(values), method, "two factors go together, so what is whose can't be told")
     if fit.df_resid < 1:
         return Importance(None, len(values), method, f"too few runs (n={len(values)})")
     squares = anova_lm(fit, typ=2)["sum_sq"]

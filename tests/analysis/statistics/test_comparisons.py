@@ -135,3 +135,9 @@ def test_shares_of_many_runs_are_made_of_their_means_and_stay_the_same(monkeypat
     grouped = importance(values, levels)
     assert whole.shares is not None
     assert grouped.shares == pytest.approx(whole.shares)
+
+
+def test_factors_that_go_together_are_not_told_apart() -> None:
+    levels = {"framework": ["a"] * 10 + ["b"] * 10, "model": ["m"] * 20, "task": ["1", "2"] * 5 + ["3", "4"] * 5}
+    found = importance([float(n + 1) for n in range(20)], levels)
+    assert (found.shares, found.why) == (None, "two factors go together, so what is whose can't be told")
