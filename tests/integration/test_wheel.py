@@ -190,7 +190,7 @@ class TestAPlainUser:
         assert checks["docker"]["state"] == checks["git"]["state"] == "ok"
         for check, extra in (("energy", "energy"), ("llama.cpp", "llamacpp")):
             assert checks[check]["state"] == "look"
-            assert f"pip install 'agent-energy-harness[{extra}]'" in checks[check]["detail"]
+            assert f"pip install 'agent-energy-harness[{extra}]'" in checks[check]["found"]
         assert list(user.work.iterdir()) == before  # looking writes nothing
 
     def test_sweeps_the_controls(self, user: User) -> None:

@@ -1,0 +1,88 @@
+"""What the doctor finds, of real damage, and what it mends."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from harness.doctor import CHECKS, Finding, Place, examine
+from harness.sandbox.leftovers import SOCKET_PREFIX, socket_root
+from harness.store.db import open_store
+from tests.generated_store import generate
+
+
+def finding(name: str, place: Place, fix: bool = False) -> Finding:
+    return next(found for found in examine(place, fix) if found.check == name)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    generate(tmp_path / "harness.db", tasks=2, repeats=1, calls=3)
+    return Place(tmp_path / "harness.db", tmp_path, "smoke")
+
+
+def keep_files(place: Place) -> list[Path]:
+    with_paths = open_store(place.database).execute("SELECT path FROM artefacts").fetchall()
+    files = [place.runs_dir / path for (path,) in with_paths]
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"")
+    return files
+
+
+def test_every_check_says_why_it_matters(place: Place) -> None:
+    found = list(examine(place, fix=False))
+    assert [each.check for each in found] == [check.name for check in CHECKS]
+    assert all(each.why and each.found for each in found)
+
+
+def test_a_database_is_looked_at_with_its_files(place: Place) -> None:
+    files = keep_files(place)
+    assert finding("database", place).state == "ok"
+    files[3].unlink()
+    found = finding("database", place)
+    assert (found.state, f"1 of {len(files)} files of runs are gone" in found.found) == ("look", True)
+
+
+def test_a_damaged_database_is_found(place: Place) -> None:
+    keep_files(place)
+    db = open_store(place.database)
+    db.execute("PRAGMA foreign_keys = OFF")
+    db.execute("DELETE FROM machines")
+    db.close()
+    assert "a row of " in finding("database", place).found
+
+
+def test_a_database_that_is_not_there_is_no_fault_of_the_machine(tmp_path: Path) -> None:
+    found = finding("database", Place(tmp_path / "none.db", tmp_path, "smoke"))
+    assert (found.state, "there is no database" in found.found) == ("look", True)
+
+
+def test_a_suite_that_does_not_fit_the_disk_is_said_with_both_numbers(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if finding("docker", place).state != "ok":
+        pytest.skip("no Docker engine: its folder can't be looked at")
+    free = shutil.disk_usage("/").free
+    monkeypatch.setattr("harness.doctor.MOST_BYTES", free * 10)
+    found = finding("space", Place(place.database, place.runs_dir, "swe-bench-verified"))
+    assert found.state == "missing"
+    assert "swe-bench-verified needs" in found.found
+
+
+@pytest.mark.docker
+def test_what_a_killed_harness_left_is_removed_on_request_alone(place: Place) -> None:
+    left = socket_root() / f"{SOCKET_PREFIX}999999999-1-test"
+    left.mkdir()
+    try:
+        found = finding("leftovers", place)
+        assert (found.state, found.mend) == ("look", "harness clean")
+        assert left.exists()
+        found = finding("leftovers", place, fix=True)
+        assert found.state == "ok"
+        assert "folders of sockets" in found.fixed
+        assert not left.exists()
+    finally:
+        shutil.rmtree(left, ignore_errors=True)
