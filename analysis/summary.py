@@ -105,9 +105,9 @@ def _cell(agent: str, model: str, group: Sequence[dict[str, Any]]) -> dict[str, 
 def how_many_tasks(db: Database, sweep_id: str) -> str:
     """The tasks of a sweep, in a sentence: how many, of which suite, and how many could not be graded there."""
     [(text,)] = db.execute("SELECT resolved FROM sweeps WHERE sweep_id = ?", [sweep_id]).fetchall()
-    suite = json.loads(text)["suite"]
-    count, left_out = len(suite["tasks"]), suite.get("left_out") or {}
-    said = f"n = {count} task{'' if count == 1 else 's'} of {suite['name']} (hash {suite['hash']})"
+    suite = json.loads(text).get("suite", {})
+    count, left_out = len(suite.get("tasks", ())), suite.get("left_out") or {}
+    said = f"n = {count} task{'' if count == 1 else 's'} of {suite.get('name')} (hash {suite.get('hash')})"
     sources = db.execute(
         "SELECT image_source, COUNT(DISTINCT task) FROM runs WHERE sweep_id = ? GROUP BY 1 ORDER BY 1", [sweep_id]
     ).fetchall()

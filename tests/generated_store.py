@@ -27,7 +27,7 @@ BEGAN = datetime(2026, 1, 5, 8, 0, tzinfo=UTC)
 PHASES = {"load": 0.01, "prefill": 0.34, "decode": 0.5, "between_calls": 0.12, "tail": 0.03}
 IDLE_W, BUSY_W = 38.0, 120.0
 LIMIT_S = 1800.0
-KINDS = ("repeated_action", "repeated_failure", "cycle", "re_reading", "monologue", "degenerate")
+KINDS = ("repeated_action", "repeated_error", "cycle", "re_reading", "monologue", "degenerate")
 
 
 def generate(

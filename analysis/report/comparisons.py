@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from harness.analysis.report.data import Cell, Data
 from harness.analysis.report.document import Block, Note, Number, Paragraph, Section, Table, Value
@@ -12,7 +12,6 @@ from harness.analysis.statistics.factors import importance
 from harness.analysis.statistics.sweeps import CLOCKED, ENERGY, value_of
 
 COMPARED = ("energy_j", "net_energy_j", "agent_s", "tokens", "calls")
-MOST_PAIRS = 66  # of twelve cells; of more only the overall test is printed
 
 
 BLOCKED = (
@@ -34,10 +33,16 @@ def section(data: Data, design: Design) -> Section:
             f"{BLOCKED if design == 'blocked' else UNBLOCKED}, p adjusted by Holm's method over the pairs of "
             "one table. Cliff's delta is the chance that a task of the first costs more than one of the second, less "
             "the chance of the reverse; Vargha's and Delaney's A is the same from 0 to 1. The ratio is of means over "
-            "tasks, with an interval of 95 %. Could be seen: the smallest ratio that such a test finds in four of five "
-            "sweeps of this size."
+            "the tasks that both have, with an interval of 95 %."
+            + (
+                " Could be seen: the smallest ratio that a paired test over these tasks finds in four of five sweeps."
+                if design == "blocked"
+                else ""
+            )
         )
     ]
+    overall: list[list[Value]] = []
+    compared: list[Block] = []
     why: list[tuple[str, str | None]] = []
     for metric in COMPARED:
         name = NAMES[metric][0]
@@ -48,7 +53,21 @@ def section(data: Data, design: Design) -> Section:
         if len(told) < 2:
             why.append((name, "fewer than two cells have it"))
             continue
-        blocks += _compared(data, told, metric, design)
+        found, tables = _compared(data, told, metric, design)
+        compared += tables
+        if test := found.overall:
+            overall.append([name, test.name, test.n, len(told), test.statistic, said(test.p), test.why])
+    if overall:
+        blocks.append(
+            Table(
+                "overall",
+                "Whether the cells differ at all.",
+                ["of", "test", "n", "cells", "chi²", "p", "why not"],
+                overall,
+                RUNS,
+            )
+        )
+    blocks += compared
     blocks += [Note(f"Not compared: {line}.") for line in reasons(why)]
     blocks += _factors(data, cells)
     return Section("comparisons", "Comparisons", blocks)
@@ -60,28 +79,31 @@ def _not_compared(data: Data, cells: Sequence[Cell], metric: str) -> str | None:
     return data.machines(cells) if metric in CLOCKED else None
 
 
-def _compared(data: Data, cells: Sequence[Cell], metric: str, design: Design) -> list[Block]:
+def _compared(data: Data, cells: Sequence[Cell], metric: str, design: Design) -> tuple[Comparison, list[Block]]:
     name = NAMES[metric][0]
     values = {cell.name: cell.values(metric) for cell in cells}
+    if design == "blocked":
+        shared = set.intersection(*({task for task, each in of_cell.items() if each} for of_cell in values.values()))
+        values = {cell: {task: of_cell[task] for task in sorted(shared)} for cell, of_cell in values.items()}
     found = compare(values, design)
     title = f"{name[0].upper()}{name[1:]}" + (f" ({data.energy_is})" if metric in ENERGY else "")
     anchor = metric.replace("_", "-")
-    blocks: list[Block] = []
-    if found.overall:
-        test = found.overall
-        told = f"chi² = {test.statistic:.3g}, p {_p(test.p)}" if test.statistic is not None else f"not made: {test.why}"
-        blocks.append(Paragraph(f"{title}: {test.name}, n = {test.n}, {len(cells)} cells: {told}."))
-    if len(found.pairs) > MOST_PAIRS:
-        return [*blocks, Note(f"{title}: {len(found.pairs)} pairs are too many to print; --format json has them.")]
-    blocks.append(
+    seen = ["could be seen"] if design == "blocked" else []
+    blocks: list[Block] = [
         Table(
             f"pairs-{anchor}",
             f"{title}: pairs of agents and models, over {_tasks(found)}.",
-            ["pair", "tasks", "ratio of means", "could be seen", "Cliff's delta", "A", "p", "p (Holm)", "why not"],
-            _pairs(found, lambda one, other: smallest_ratio(values[one], values[other]).value),
+            ["pair", "tasks", "ratio of means", *seen, "Cliff's delta", "A", "p", "p (Holm)", "why not"],
+            [
+                [f"{pair.one} / {pair.other}", pair.test.n, number(pair.ratio),
+                 *([smallest_ratio(values[pair.one], values[pair.other]).value] if seen else []),
+                 number(pair.delta), pair.superiority, said(pair.test.p), said(pair.p_adjusted),
+                 pair.ratio.why or pair.test.why]
+                for pair in found.pairs
+            ],
             RUNS,
         )
-    )
+    ]  # fmt: skip
     if metric in ("energy_j", "agent_s"):
         blocks.append(
             Table(
@@ -93,29 +115,17 @@ def _compared(data: Data, cells: Sequence[Cell], metric: str, design: Design) ->
                 RUNS,
             )
         )
-    return blocks
-
-
-def _pairs(found: Comparison, smallest: Callable[[str, str], float | None]) -> list[list[Value]]:
-    return [
-        [f"{pair.one} / {pair.other}", pair.test.n, number(pair.ratio), smallest(pair.one, pair.other),
-         number(pair.delta), pair.superiority, said(pair.test.p), said(pair.p_adjusted),
-         pair.ratio.why or pair.test.why]
-        for pair in found.pairs
-    ]  # fmt: skip
+    return found, blocks
 
 
 def _tasks(found: Comparison) -> str:
     return f"the {found.tasks} tasks that all have" if found.design == "blocked" else f"{found.tasks} tasks in all"
 
 
-def _p(p: float | None) -> str:
-    text = said(p)
-    return "unknown" if text is None else text if text.startswith("<") else f"= {text}"
-
-
 def _factors(data: Data, cells: Sequence[Cell]) -> list[Block]:
     """How much of the variance is the framework's, the model's, the task's."""
+    if len(data.sweeps) > 1:
+        return [Note("Shares of variance are told of one sweep at a time.")]
     rows: list[list[Value]] = []
     names: list[str] = []
     why: list[tuple[str, str | None]] = []

@@ -42,18 +42,24 @@ def _power(data: Data, power_of: PowerOf) -> list[Block]:
     if reason := data.no_comparison(data.with_models):
         return [Note(f"Power over time of typical runs is left out: {reason}.")]
     curves: dict[str, list[tuple[float, float]]] = {}
+    without = []
     for cell in data.with_models:
         told = sorted(
             (run for run in cell.fit if run.run["energy_j"] is not None), key=lambda run: float(run.run["energy_j"])
         )
-        middle = max(0, len(told) // 2 - NEAR_THE_MIDDLE // 2)
-        for run in told[middle : middle + NEAR_THE_MIDDLE]:  # of one or another no readings may have been kept
+        middle = len(told) // 2
+        places = sorted(range(len(told)), key=lambda place, middle=middle: abs(place - middle))  # type: ignore[misc]
+        # Of one or another no readings may have been kept.
+        for run in (told[place] for place in places[:NEAR_THE_MIDDLE]):
             if points := power_of(run.run["run_id"]):
                 curves[f"{cell.name}, {run.run['task']}"] = points
                 break
+        else:
+            without.append(cell.name)
     if not curves:
         return [Note("Power over time is left out: no readings were kept with the runs.")]
     return [
+        *([Note(f"No readings were kept with typical runs of {', '.join(without)}.")] if without else []),
         Plot(
             "power-over-time",
             "Power over the agent stage of typical runs: of each agent and model the one whose energy is in the middle "
@@ -61,7 +67,7 @@ def _power(data: Data, power_of: PowerOf) -> list[Block]:
             "Lines of watts over seconds, one for each agent and model",
             lambda: plots.lines(curves, "seconds of the agent stage", f"power, W ({data.energy_is})", steps=True),
             READINGS,
-        )
+        ),
     ]
 
 

@@ -8,6 +8,8 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,8 @@ class Cell:
     machine_id: str
     all_runs: list[Digest] = field(default_factory=list)
     phases: PhaseValues = field(default_factory=dict)
+    had_phases: set[str] = field(default_factory=set)
+    """Those that any of its runs had."""
 
     @cached_property
     def valid(self) -> list[Digest]:
@@ -76,10 +80,15 @@ class Cell:
     @property
     def unlike(self) -> str | None:
         """Why the energies of its own runs can't be put together."""
-        if len(self.runs.energies) > 1:
-            said = ", ".join(sorted(f"{kind} ({coverage})" for kind, coverage in self.runs.energies))
+        if len(told := self.energies) > 1:
+            said = ", ".join(sorted(f"{kind} ({coverage})" for kind, coverage in told))
             return f"energies of different kind or coverage are never put together: {said}"
         return None
+
+    @property
+    def energies(self) -> set[tuple[str, str | None]]:
+        """Kind and coverage of those that were told."""
+        return {energy for energy in self.runs.energies if energy[0] != "unavailable"}
 
 
 @dataclass(frozen=True)
@@ -96,19 +105,18 @@ class Data:
     @cached_property
     def energy_is(self) -> str:
         """Kind and coverage of the energies, for captions."""
-        found = {energy for cell in self.cells for energy in cell.runs.energies if energy[0] != "unavailable"}
+        found = {energy for cell in self.cells for energy in cell.energies}
         return ", ".join(sorted(f"{kind}, {coverage}" for kind, coverage in found)) or "unavailable"
 
     def no_energy(self, cells: Sequence[Cell]) -> str | None:
         """Why joules of these cells can't be shown beside each other, or None."""
-        energies = {energy for cell in cells for energy in cell.runs.energies}
-        told = {energy for energy in energies if energy[0] != "unavailable"}
+        told = {energy for cell in cells for energy in cell.energies}
         if not any(cell.fit for cell in cells):
             return ALL_LEFT_OUT
         if not told:
             return NO_ENERGY
-        if len(energies) > 1:
-            said = ", ".join(sorted(f"{kind} ({coverage})" for kind, coverage in energies))
+        if len(told) > 1:
+            said = ", ".join(sorted(f"{kind} ({coverage})" for kind, coverage in told))
             return f"energies of different kind or coverage are not compared: {said}"
         return self.machines(cells)
 
@@ -116,7 +124,7 @@ class Data:
         """Why their energies say nothing beyond their seconds, or can't be compared at all; or None."""
         if reason := self.no_energy(cells):
             return reason
-        return CLOCK if any(kind == CONSTANT for cell in cells for kind, _ in cell.runs.energies) else None
+        return CLOCK if any(kind == CONSTANT for cell in cells for kind, _ in cell.energies) else None
 
     def machines(self, cells: Sequence[Cell]) -> str | None:
         """Why nothing that depends on the machine can be compared, or None."""
@@ -157,14 +165,27 @@ def _cells(db: Database, runs_dir: Path, sweep_id: str, several: bool) -> list[C
         cell.all_runs.append(run)
         if run.run["counts"] and not run.run["left_out"]:
             of_run[run.run["run_id"]] = cell
-    tasks = {run.run["run_id"]: run.run["task"] for cell in cells.values() for run in cell.all_runs}
-    for row in db.execute(
-        "SELECT energy.run_id, layer, phase, joules FROM energy JOIN runs USING (run_id) "
-        "WHERE sweep_id = ? AND energy.source = runs.energy_source AND component = 'total' AND phase != 'agent' "
-        "AND joules IS NOT NULL",
+    # In this order the rows of a run come together.
+    rows = db.execute(
+        "SELECT runs.run_id, runs.task, layer, phase, joules FROM runs CROSS JOIN energy "
+        "ON energy.run_id = runs.run_id WHERE sweep_id = ? AND energy.source = runs.energy_source "
+        "AND component = 'total' AND phase != 'agent'",
         [sweep_id],
-    ):
-        run_id, layer, phase, joules = row
-        if phase in PHASES and layer in LAYERS and run_id in of_run:
-            of_run[run_id].phases.setdefault((layer, phase), {}).setdefault(tasks[run_id], []).append(joules)
+    )
+    for (run_id, task), of_it in groupby(rows, key=itemgetter(0, 1)):
+        if run_id in of_run:
+            _add_phases(of_run[run_id], task, {(layer, phase): joules for _, _, layer, phase, joules in of_it})
     return [cells[key] for key in sorted(cells)]
+
+
+def _add_phases(cell: Cell, task: str, joules: Mapping[tuple[str, str], float | None]) -> None:
+    """A run is in a layer with all its phases or none, so that means add up; in a phase that it has not, no second of
+    it was spent, and so no joule."""
+    had = {phase for layer, phase in joules if layer == "gross" and phase in PHASES}
+    for layer in LAYERS:
+        values = [joules.get((layer, phase)) for phase in had]
+        if values and None not in values:
+            for phase in PHASES:
+                spent = joules.get((layer, phase)) or 0.0
+                cell.phases.setdefault((layer, phase), {}).setdefault(task, []).append(spent)
+            cell.had_phases |= had

@@ -95,7 +95,7 @@ def _by_phase(data: Data, cells: list[Cell]) -> list[Block]:
         cell.name: {
             phase.replace("_", " "): fmean(value for task in by_task.values() for value in task)
             for phase in PHASES
-            if (by_task := cell.phases.get(("gross", phase)))
+            if phase in cell.had_phases and (by_task := cell.phases.get(("gross", phase)))
         }
         for cell in cells
     }
@@ -114,7 +114,7 @@ def _by_phase(data: Data, cells: list[Cell]) -> list[Block]:
 
 def _pair(run: Digest, metric: str) -> tuple[float, float] | None:
     across, up = value_of(run.run, metric), value_of(run.run, "energy_j")
-    return (across, up) if across and up else None
+    return None if across is None or up is None else (across, up)
 
 
 def _against(data: Data, cells: list[Cell]) -> list[Block]:
@@ -126,12 +126,12 @@ def _against(data: Data, cells: list[Cell]) -> list[Block]:
         count = sum(map(len, groups.values()))
         if not count:
             continue
-        most = 10 * plots.MOST_POINTS
+        drawn = sum(len(plots.of_cloud(group, len(groups))) for group in groups.values())
         blocks.append(
             Plot(
                 f"energy-against-{'seconds' if metric == 'agent_s' else metric}",
                 f"Energy of a run against {name} ({data.energy_is}); n = {count:,}"
-                + (f", {most:,} of them drawn." if count > most else "."),
+                + (f", {drawn:,} of them drawn." if drawn < count else "."),
                 f"A cloud of runs, {name} across and joules up",
                 lambda groups=groups, name=name: plots.cloud(groups, name, f"energy, J ({data.energy_is})"),  # type: ignore[misc]
                 RUNS,
@@ -141,6 +141,8 @@ def _against(data: Data, cells: list[Cell]) -> list[Block]:
 
 
 def _correlations(data: Data, cells: list[Cell]) -> list[Block]:
+    if len(data.sweeps) > 1:
+        return [Note("Correlations are told of one sweep at a time.")]
     rows: list[list[Value]] = []
     notes = []
     for metric, name in AGAINST.items():

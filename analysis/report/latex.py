@@ -51,7 +51,8 @@ def write(document: Document, target: Path) -> list[Path]:
 
 def escaped(text: str) -> str:
     """As text of LaTeX; characters that its fonts lack become a question mark, so that it compiles whatever comes."""
-    made = SPECIAL.sub(lambda match: ESCAPES[match[0]], text)
+    made = SPECIAL.sub(lambda match: ESCAPES[match[0]], text.replace("--", "-\N{ZERO WIDTH SPACE}-"))
+    made = made.replace("\N{ZERO WIDTH SPACE}", "{}")  # else two hyphens would be set as a dash
     return "".join(letter if ord(letter) < 256 else "?" for letter in made if letter.isprintable())
 
 

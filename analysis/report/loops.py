@@ -77,8 +77,9 @@ def section(data: Data) -> Section:
         [waste] = found[:1]
         quartiles = waste.quartiles or (None,) * 5
         rows.append(
-            [cell.name, waste.runs, waste.looping, waste.stuck, Number(waste.calls_share.value, percent=True),
-             Number(waste.tokens_share.value, percent=True), Number(quartiles[2], quartiles[1], quartiles[3], True),
+            [cell.name, waste.runs - waste.unanalysable, waste.looping, waste.stuck,
+             Number(waste.calls_share.value, percent=True), Number(waste.tokens_share.value, percent=True),
+             Number(quartiles[2], quartiles[1], quartiles[3], True),
              waste.tokens.value, waste.seconds.value, waste.joules.value]
         )  # fmt: skip
         if waste.tokens_share.value is not None:
@@ -98,7 +99,8 @@ def section(data: Data) -> Section:
         ),
         Table(
             "waste",
-            "Spent from the onset of the first loop that a run never recovered from.",
+            "Spent from the onset of the first loop that a run never recovered from, summed over the valid runs whose "
+            "calls can be read; seconds and joules leave out those that a flag leaves out of them.",
             ["agent × model", "runs", "with loops", "never recovered", "share of calls", "share of tokens",
              "a run's share: median (quartiles)", "tokens", "seconds", "energy J"],
             rows,
@@ -110,13 +112,16 @@ def section(data: Data) -> Section:
             Plot(
                 "waste-after-onset",
                 "Tokens before and after the onset of the first loop that a run never recovered from; "
-                f"n = {len(runs):,} runs.",
+                f"n = {sum(run.told and bool(run.run['counts']) for run in runs):,} runs.",
                 "Bars of shares of tokens, one for each agent and model, in two parts",
                 lambda: plots.stacked(shares, "share of all tokens", percent=True),
                 LOOPS,
             )
         )
     blocks += [Note(f"Not told: {line}.") for line in reasons(why)]
+    if len(data.sweeps) > 1:
+        blocks.append(Note("Loops by kind, and what a guard would have saved, are told of one sweep at a time."))
+        return Section("loops", "Loops", [*blocks, *_unknown(unknown)])
     if found_kinds := kinds(runs):
         blocks.append(
             Table(
@@ -149,8 +154,8 @@ def _guard(runs: list[failures.Seen]) -> list[Block]:
             "guard",
             "Had a guard stopped each loop after so many steps (--guard stop --guard-patience), from these records "
             "alone; runs that a guard had a hand in are not in it.",
-            ["patience", "runs stopped", "tokens saved", "of those of runs that never recovered", "resolved runs lost",
-             "of resolved runs", "share lost"],
+            ["patience", "runs stopped", "tokens saved in runs that never recovered", "of all their tokens",
+             "resolved runs lost", "of resolved runs", "share lost"],
             [
                 [point.patience, point.stopped, point.saved_tokens, Number(point.share, point.low, point.high, True),
                  point.lost, point.resolved,

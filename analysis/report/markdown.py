@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 from harness.analysis.report.document import Block, Bullets, Document, Note, Paragraph, Plot, Table, shown
 from harness.analysis.report.plots import as_svg
@@ -38,7 +39,7 @@ def _block(block: Block, folder: str) -> Iterator[str]:
         case Bullets(items):
             yield from (f"- {_plain(item)}" for item in items)
         case Plot():
-            yield f"![{_plain(block.alt)}]({folder}/{block.name}.svg)"
+            yield f"![{_plain(block.alt)}]({quote(folder)}/{block.name}.svg)"
             yield ""
             yield f"*{_plain(block.caption)}*"
         case Table():

@@ -150,7 +150,7 @@ def limits(data: Data) -> Section:
         said.append("Of some runs no source told the energy.")
     if any(sweep.missing > 0 for sweep in data.sweeps):
         said.append("The sweep is unfinished: what is missing is not missing at random if it was stopped for a reason.")
-    if any(not any(any(task) for task in cell.runs.resolved.values()) for cell in data.with_models):
+    if any(cell.runs.resolved and not any(map(any, cell.runs.resolved.values())) for cell in data.with_models):
         said.append("Cells that resolved nothing have no energy per resolved task: that ratio is undefined.")
     if len({cell.model for cell in data.with_models}) == 1:
         said.append("One model alone: differences between frameworks may be others with another model.")

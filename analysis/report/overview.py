@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from harness.analysis.metrics import LAYERS, PHASES
+from harness.analysis.metrics import PHASES
+from harness.analysis.records import differences
 from harness.analysis.report.data import ALL_LEFT_OUT, Cell, Data
 from harness.analysis.report.document import Block, Note, Number, Paragraph, Section, Table, Value
-from harness.analysis.report.tables import NAMES, RUNS, counted, number, reasons, scale
+from harness.analysis.report.tables import NAMES, RUNS, counted, listed, number, reasons, scale
 from harness.analysis.statistics import estimates
 from harness.analysis.statistics.estimates import Values
 from harness.analysis.statistics.sweeps import CLOCKED, ENERGY
@@ -17,6 +18,7 @@ DESCRIBED = (
     "energy_j", "net_energy_j", "agent_s", "input_tokens", "output_tokens", "calls", "sandbox_peak_anon_bytes",
     "engine_peak_bytes",
 )  # fmt: skip
+MOST_DIFFERENCES = 12  # lines of two records that are printed
 SPREAD = (
     "runs", "tasks", "mean over tasks (95 %)", "mean", "sd", "median (quartiles)", "least", "most",
 )  # fmt: skip
@@ -34,7 +36,8 @@ def overview(data: Data) -> Section:
     for cell in data.cells:
         energy = None if cell.unlike else estimates.mean(cell.values("energy_j"))
         rows.append(
-            [cell.name, len(cell.runs.resolved), len(cell.valid), number(estimates.rate(cell.runs.resolved), 1, True),
+            [cell.name, len({run.run["task"] for run in cell.valid}), len(cell.valid),
+             number(estimates.rate(cell.runs.resolved), 1, True),
              number(energy), number(estimates.mean(cell.values("agent_s"))),
              number(estimates.mean(cell.values("tokens"))), number(estimates.mean(cell.values("calls"))),
              number(estimates.mean(cell.values("engine_peak_bytes")), 1e-6)]
@@ -77,12 +80,23 @@ def _warnings(data: Data) -> list[str]:
             )
     if data.cells and not any(cell.valid for cell in data.cells):
         found.append("No run counts: all were spoilt by the machine. See how runs ended.")
-    if data.cells and (reason := data.no_comparison(data.cells)):
+    if data.cells and (reason := data.no_comparison(data.with_models or data.cells)):
         found.append(f"Energies are not compared, ranked or split here: {reason}.")
     elif len(data.cells) == 1:
         found.append("There is one agent with one model: nothing can be compared.")
     if (reason := data.machines(data.cells)) and data.cells:
         found.append(f"{reason[0].upper()}{reason[1:]}. Each cell stands for itself.")
+    found += _differences(data)
+    for what, counts in (
+        ("have no energy", [sum(run.run["energy_j"] is None for run in cell.fit) for cell in data.cells]),
+        ("were not graded", [sum(run.run["outcome"] == "ungraded" for run in cell.valid) for cell in data.cells]),
+    ):
+        if any(counts):
+            said = ", ".join(
+                f"{count} of {len(cell.valid)} of {cell.name}"
+                for cell, count in zip(data.cells, counts, strict=True) if count
+            )  # fmt: skip
+            found.append(f"Runs that {what}, and are in no figure of it: {said}.")
     left = Counter(
         (cell.name, flag)
         for cell in data.cells
@@ -96,6 +110,25 @@ def _warnings(data: Data) -> list[str]:
     if any(count for _, count in spoilt):
         said = ", ".join(f"{count} of {name}" for name, count in spoilt if count)
         found.append(f"Runs that count for nothing, since the machine spoilt them: {said}.")
+    return found
+
+
+def _differences(data: Data) -> list[str]:
+    """What differs between the records of several sweeps: their cells stand beside each other all the same."""
+    first, *others = data.sweeps
+    found = []
+    for other in others:
+        lines = [
+            f"{name}: {before} -> {after}"
+            for name, before, after in differences(
+                *({key: value for key, value in sweep.resolved.items() if key != "runs"} for sweep in (first, other))
+            )
+        ]
+        if lines:
+            found.append(
+                f"Sweep {other.sweep_id} was made by other rules than {first.sweep_id}, so a difference between their "
+                f"cells may be the rules': {listed(lines, MOST_DIFFERENCES)}."
+            )
     return found
 
 
@@ -164,7 +197,7 @@ def _unknown(metric: str, cell: Cell) -> str:
 
 def _phases(data: Data) -> list[Block]:
     """Joules by phase; a clock has none, and says so above."""
-    names = [phase for phase in PHASES if any((layer, phase) in cell.phases for cell in data.cells for layer in LAYERS)]
+    names = [phase for phase in PHASES if any(phase in cell.had_phases for cell in data.cells)]
     if not names or data.no_comparison(data.with_models):
         return []
     blocks: list[Block] = []

@@ -6,6 +6,7 @@ Each function takes plain numbers and gives a figure; what is in it is chosen by
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -19,11 +20,13 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentF
 
 COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#777777", "#e08a3c", "#7a5195", "#332288")
 """Told apart by people who see few colours (Paul Tol's bright scheme and more); markers and hatches differ, too."""
-MARKERS = "osD^vP*Xph"
-HATCHES = ("", "///", "...", "\\\\\\", "xxx", "+++", "ooo", "|||", "---", "**")
+MARKERS = "osD^vP*Xp"
+HATCHES = ("", "///", "...", "\\\\\\", "xxx", "+++", "ooo", "|||", "---")
+"""Nine each, so that of the ten colours none comes again with the same one before the ninetieth."""
 INK = "#1b1c1d"
 """Of text and lines: pages put the reader's own text colour in its place."""
 WIDTH_IN = 7.2
+LONGEST_NAME = 44  # characters
 MOST_POINTS = 200
 """Of a box that are drawn, and a tenth of those of a cloud: more can't be told apart, and make a page heavy."""
 
@@ -62,7 +65,8 @@ THOUSANDS = FuncFormatter(lambda value, _: f"{value:,.0f}" if abs(value) >= 10 o
 def as_svg(figure: Figure) -> str:
     """Without a header, for the middle of a page."""
     out = io.StringIO()
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # a page brings a font that has the letter, or a box stands there
         FigureCanvasSVG(figure).print_svg(out, metadata={"Date": None, "Creator": None})
     text = out.getvalue()
     return text[text.index("<svg") :]
@@ -70,7 +74,8 @@ def as_svg(figure: Figure) -> str:
 
 def as_pdf(figure: Figure) -> bytes:
     out = io.BytesIO()
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")
         FigureCanvasPdf(figure).print_pdf(out, metadata={"CreationDate": None, "Creator": None, "Producer": None})
     return out.getvalue()
 
@@ -95,6 +100,11 @@ def some(values: Sequence[Any], most: int = MOST_POINTS) -> list[Any]:
     if len(values) <= most:
         return list(values)
     return [values[number * len(values) // most] for number in range(most)]
+
+
+def of_cloud(points: Sequence[Any], groups: int) -> list[Any]:
+    """Those that are drawn of one of so many kinds."""
+    return some(points, 10 * MOST_POINTS // max(1, groups))
 
 
 def boxes(groups: Mapping[str, Sequence[float]], axis: str, log: bool = False) -> Figure:
@@ -135,7 +145,7 @@ def stacked(groups: Mapping[str, Mapping[str, float]], axis: str, percent: bool 
         for number, part in enumerate(parts):
             widths = np.array([of_group.get(part, 0.0) for of_group in groups.values()])
             axes.barh(
-                range(len(groups)), widths, left=left, height=0.62, label=part, color=colour(number),
+                range(len(groups)), widths, left=left, height=0.62, label=shortened(part), color=colour(number),
                 hatch=HATCHES[number % len(HATCHES)], edgecolor="white", linewidth=0.4,
             )  # fmt: skip
             left += widths
@@ -152,11 +162,11 @@ def cloud(groups: Mapping[str, Sequence[tuple[float, float]]], across: str, up: 
     with matplotlib.rc_context(STYLE):
         figure, [axes] = new(3.6)
         for number, (name, points) in enumerate(groups.items()):
-            shown = some(points, 10 * MOST_POINTS // max(1, len(groups)))
+            shown = of_cloud(points, len(groups))
             if shown:
                 xs, ys = zip(*shown, strict=True)
                 axes.plot(
-                    xs, ys, marker(number), label=name, color=colour(number), markersize=3.4, alpha=0.6,
+                    xs, ys, marker(number), label=shortened(name), color=colour(number), markersize=3.4, alpha=0.6,
                     markeredgewidth=0,
                 )  # fmt: skip
         points = [point for group in groups.values() for point in group]
@@ -184,7 +194,8 @@ def crosses(
         for number, (name, (x, y)) in enumerate(groups.items()):
             axes.errorbar(
                 x[0], y[0], xerr=[[x[0] - x[1]], [x[2] - x[0]]], yerr=[[y[0] - y[1]], [y[2] - y[0]]],
-                fmt=marker(number), color=colour(number), label=name, markersize=6, elinewidth=0.9, capsize=2,
+                fmt=marker(number), color=colour(number), label=shortened(name), markersize=6, elinewidth=0.9,
+                capsize=2,
             )  # fmt: skip
         best = sorted((groups[name][0][0], groups[name][1][0]) for name in front)
         if best:
@@ -219,7 +230,12 @@ def lines(
                 continue
             xs, ys = zip(*points, strict=True)
             line = LINES[number % len(LINES)]
-            look: dict[str, Any] = {"color": colour(number), "linestyle": line, "linewidth": 1.4, "label": name}
+            look: dict[str, Any] = {
+                "color": colour(number),
+                "linestyle": line,
+                "linewidth": 1.4,
+                "label": shortened(name),
+            }
             if steps:
                 axes.step(xs, ys, where="post", **look)
             else:
@@ -239,6 +255,11 @@ def is_wide(values: Sequence[float]) -> bool:
     return bool(values) and min(values) > 0 and max(values) / min(values) > 20
 
 
+def shortened(name: str) -> str:
+    """So that a long name leaves room for what it names."""
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+
+
 def _log(set_scale: Callable[[str], None], axis: Any) -> None:
     """A logarithmic axis that says 1, 2, 5, 10, and so on."""
     set_scale("log")
@@ -248,6 +269,6 @@ def _log(set_scale: Callable[[str], None], axis: Any) -> None:
 
 
 def _names(axes: Axes, names: Sequence[str]) -> None:
-    axes.set_yticks(range(len(names)), names)
+    axes.set_yticks(range(len(names)), [shortened(name) for name in names])
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.grid(visible=False, axis="y")

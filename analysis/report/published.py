@@ -94,9 +94,10 @@ def _claims(cells: Cells, no_comparison: str | None) -> list[tuple[Claim, Estima
     rover, hands = cells.get(("autocoderover", "gemma3:4b")), cells.get(("openhands", "gemma3:4b"))
     best = cells.get(("autocoderover", "qwen3:1.7b"))
     others = [cell for name, cell in cells.items() if name != ("autocoderover", "qwen3:1.7b")]
-    pooled = {
-        f"{cell.name}: {task}": runs for cell in others for task, runs in cell.runs.resolved.items()
-    }  # fmt: skip
+    pooled: dict[str, list[bool]] = {}
+    for cell in others:
+        for task, runs in cell.runs.resolved.items():
+            pooled.setdefault(task, []).extend(runs)
     energy = no_comparison if mini else NOT_ASKED
     return [
         (ENERGY, None if energy or not mini else estimates.mean(mini.values("energy_j")), energy),

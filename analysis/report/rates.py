@@ -22,8 +22,10 @@ def section(data: Data) -> Section:
     blocks: list[Block] = [_table(data)]
     if any(any(task) for cell in cells for task in cell.runs.resolved.values()):
         blocks += _differences(data)
-    else:
+    elif any(cell.runs.resolved for cell in cells):
         blocks.append(Note("No agent with a model resolved any task: rates can't be told apart from nothing."))
+    else:
+        blocks.append(Note("No run of an agent with a model was graded, so what was resolved is unknown."))
     if not cells:
         return Section("rates", "What was resolved", blocks)
     if reason := data.no_comparison(cells):

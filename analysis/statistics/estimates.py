@@ -90,7 +90,7 @@ def mean(values: Values, seed: int = 0) -> Estimate:
     if means.min() < 0:
         low, high = _ends((middles - centre) / _safe(errors))
         return _with(blank, centre - high * error, centre - low * error, "bootstrap-t over tasks")
-    with np.errstate(divide="ignore"):  # a draw of zeros has no error either
+    with np.errstate(divide="ignore", invalid="ignore"):  # a draw of zeros has no error either
         low, high = _ends((np.log(middles) - np.log(centre)) * middles / _safe(errors))
     low, high = centre * np.exp(-high * error / centre), centre * np.exp(-low * error / centre)
     return _with(blank, low, high, "bootstrap-t of the logarithm, over tasks")

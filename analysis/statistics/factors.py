@@ -18,6 +18,8 @@ from harness.analysis.statistics.estimates import CONFIDENCE, LEAST_TASKS, Estim
 CORRELATION_RESAMPLES = 999
 FEWER_RESAMPLES = 299
 MANY_RUNS = 5_000
+LEAST_DRAWN = 200  # resamples of which an interval is told
+NOTHING = 1e-9  # of a whole sample's sum of squares
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,9 @@ def importance(values: Sequence[float], factors: Mapping[str, Sequence[str]]) ->
     method = "analysis of variance of the logarithm, sums of squares of type II"
     table = pd.DataFrame({f"factor{number}": list(levels) for number, levels in enumerate(factors.values())})
     names = dict(zip(table.columns, factors, strict=True))
-    if len(values) and min(values) <= 0:
+    if not len(values):
+        return Importance(None, 0, method, "no run has a value")
+    if min(values) <= 0:
         return Importance(None, len(values), method, "a value is not positive")
     varying = [column for column in table.columns if table[column].nunique() > 1]
     if not varying:
@@ -53,24 +57,27 @@ def importance(values: Sequence[float], factors: Mapping[str, Sequence[str]]) ->
     table["value"] = np.log(np.asarray(values, dtype=float))
     if table["value"].nunique() < 2:
         return Importance(None, len(values), method, "all values are the same")
-    within = 0.0
+    within, formula = 0.0, f"value ~ {' + '.join(terms)}"
     table["runs"] = 1
+    model = None
     if len(values) > MANY_RUNS:
         # Means of runs that share all levels, each weighing as many as there are, give the same sums of squares but
         # for what lies within them, from far fewer rows.
         groups = table.groupby(varying, sort=True)["value"]
+        means = groups.agg(value="mean", runs="size").reset_index()
+        model = wls(formula, data=means, weights=means["runs"])
         within = float(((table["value"] - groups.transform("mean")) ** 2).sum())
-        table = groups.agg(value="mean", runs="size").reset_index()
-    model = wls(f"value ~ {' + '.join(terms)}", data=table, weights=table["runs"])
+    if model is None or model.exog.shape[0] <= model.exog.shape[1]:  # of so few means nothing would be left over
+        within, model = 0.0, wls(formula, data=table, weights=table["runs"])
     try:
         fit = model.fit(method="qr")
         is_told_apart = model.rank == model.exog.shape[1]
     except np.linalg.LinAlgError:
         is_told_apart = False
+    if len(values) <= model.exog.shape[1]:
+        return Importance(None, len(values), method, f"too few runs (n={len(values)})")
     if not is_told_apart:
         return Importance(None, len(values), method, "two factors go together, so what is whose can't be told")
-    if fit.df_resid < 1:
-        return Importance(None, len(values), method, f"too few runs (n={len(values)})")
     squares = anova_lm(fit, typ=2)["sum_sq"]
     squares["Residual"] += within
     total = float(squares.sum())
@@ -112,8 +119,12 @@ def _correlation(
     if len(tasks) < LEAST_TASKS:
         return Estimate(value, None, None, len(tasks), runs, method, f"too few tasks (n={len(tasks)})")
     drawn = resampled(whole, np.repeat(np.arange(len(tasks)), [len(each) for each in tasks]), seed)
+    drawn = drawn[np.isfinite(drawn)]
+    if len(drawn) < LEAST_DRAWN:
+        why = "in hardly any resample do both vary"
+        return Estimate(value, None, None, len(tasks), runs, method, why)
     tail = (1 - CONFIDENCE) / 2
-    low, high = np.nanquantile(drawn, [tail, 1 - tail])
+    low, high = np.quantile(drawn, [tail, 1 - tail])
     return Estimate(value, float(low), float(high), len(tasks), runs, method)
 
 
@@ -124,8 +135,11 @@ def _plain(pairs: Floats, of_task: NDArray[np.int64], seed: int) -> Floats:
         np.bincount(of_task, weights=each) for each in (np.ones_like(one), one, other, one**2, other**2, one * other)
     ]
     n, x, y, xx, yy, xy = (times_drawn(len(sums[0]), seed, CORRELATION_RESAMPLES) @ np.column_stack(sums)).T
-    with np.errstate(divide="ignore", invalid="ignore"):  # where one of the two does not vary
-        return np.asarray((xy - x * y / n) / np.sqrt((xx - x**2 / n) * (yy - y**2 / n)))
+    spreads = xx - x**2 / n, yy - y**2 / n
+    # Of a resample in which one of the two does not vary, the sums leave what their rounding left.
+    varies = (spreads[0] > NOTHING * (one**2).sum()) & (spreads[1] > NOTHING * (other**2).sum())
+    below = np.sqrt(np.where(varies, spreads[0] * spreads[1], np.nan))
+    return np.asarray(np.clip((xy - x * y / n) / below, -1.0, 1.0))
 
 
 def _ranked(pairs: Floats, of_task: NDArray[np.int64], seed: int) -> Floats:

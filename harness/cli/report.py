@@ -48,7 +48,8 @@ def report(
     with contextlib.closing(read_store(database)) as store:
         found = [find_sweep(store, sweep)["sweep_id"] for sweep in sweeps or (None,)]
         ids = list(dict.fromkeys(found))
-        target = output or folder / ids[0] / f"report{FORMATS[to]}"
+        name = "report" if len(ids) == 1 else f"report-of-{len(ids)}-sweeps"
+        target = output or folder / ids[0] / f"{name}{FORMATS[to]}"
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             files = _write(store, folder, ids, to, target, unblocked)

@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ class NoPower(Exception):
 
 
 def power_of(db: Database, runs_dir: Path, run_id: str) -> list[tuple[float, float]]:
-    """A run's power as points (seconds of the agent stage, W); none where there are no readings that can be read."""
+    """A run's power as points (seconds of the agent stage, W), NaN in gaps; none without readings that can be read."""
     found = db.execute(
         "SELECT path, energy_source FROM artefacts JOIN runs USING (run_id) WHERE run_id = ? AND name = 'power.json'",
         [run_id],
@@ -58,7 +59,7 @@ def power_of(db: Database, runs_dir: Path, run_id: str) -> list[tuple[float, flo
         told = power(recorded(json.loads(read(runs_dir, path))), source)
     except (NoPower, OSError, EOFError, ValueError, zlib.error):
         return []
-    return [(number * told.point_s, watts) for number, watts in enumerate(told.watts) if watts is not None]
+    return [(number * told.point_s, nan if watts is None else watts) for number, watts in enumerate(told.watts)]
 
 
 def recorded(content: Any) -> Recorded:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYet
 from pathlib import Path
 from threading import Lock
@@ -39,8 +39,12 @@ class Kept:
                 self._made.pop(old)[1].cancel()
         try:
             made: T = future.result(wait_s)
-        except NotYet:
+        except (NotYet, CancelledError):  # cancelled by a page that saw a newer state
             return None
+        except Exception:
+            with self._lock:
+                self._made.pop(key, None)  # what failed is tried again by the next page
+            raise
         return made
 
 

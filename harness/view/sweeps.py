@@ -62,10 +62,10 @@ def about(db: Database, sweep_ids: list[str]) -> dict[str, dict[str, Any]]:
             [sweep_id],
         ).fetchone()
         found[sweep_id] = {
-            "suite": plan["suite"]["name"],
-            "tasks": len(plan["suite"]["tasks"]),
-            "agents": list(plan["agents"]),
-            "models": list(plan["models"]),
+            "suite": plan.get("suite", {}).get("name"),
+            "tasks": len(plan.get("suite", {}).get("tasks", ())),
+            "agents": list(plan.get("agents", ())),
+            "models": list(plan.get("models", ())),
             "resolved": resolved or 0,
             "graded": graded or 0,
         }

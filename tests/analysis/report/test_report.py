@@ -72,8 +72,8 @@ def table(document: Document, name: str) -> Table:
 
 def test_everything_that_a_measured_sweep_has_is_in_it(document: Document) -> None:
     assert names(document) >= ENERGY | {
-        "overview", "rates", "rate-differences", "rate-by-budget", "waste", "waste-after-onset", "loop-kinds", "guard",
-        "power-over-time", "failures", "failures-table",
+        "overview", "overall", "rates", "rate-differences", "rate-by-budget", "waste", "waste-after-onset",
+        "loop-kinds", "guard", "power-over-time", "failures", "failures-table",
         "memory-sandbox", "memory-engine", "seconds-by-cell", "factors", "drift",
         "controls", "idle", "versions", "record", "published", "described-energy-j", "described-calls",
     }  # fmt: skip
@@ -107,9 +107,12 @@ def test_energy_captions_say_what_the_energy_is(document: Document) -> None:
 def test_cells_are_compared_without_pairs_of_tasks_on_request(path: Path, tmp_path: Path) -> None:
     command(db=path, runs_dir=path.parent, to="json", output=tmp_path / "r.json", unblocked=True)
     sections = json.loads((tmp_path / "r.json").read_text())["sections"]
-    text = json.dumps(next(section for section in sections if section["name"] == "comparisons"))
-    assert "Kruskal-Wallis, n = 24, 3 cells" in text
-    assert "Friedman" not in text
+    blocks = next(section for section in sections if section["name"] == "comparisons")["blocks"]
+    overall = next(block for block in blocks if block.get("name") == "overall")
+    assert {row[1] for row in overall["rows"]} == {"Kruskal-Wallis"}
+    assert overall["rows"][0][2:4] == [24, 3]
+    assert "Friedman" not in json.dumps(blocks)
+    assert "could be seen" not in json.dumps(blocks)
 
 
 def test_phases_are_described_run_by_run_and_add_up(db: Database, document: Document) -> None:
@@ -136,6 +139,72 @@ def test_without_any_energy_the_rest_is_shown(tmp_path: Path) -> None:
     assert not names(document) & ENERGY
     assert "no source told the energy" in notes(document)
     assert "seconds-by-cell" in names(document)
+
+
+def test_a_phase_that_few_runs_have_is_a_mean_over_all(tmp_path: Path) -> None:
+    path = tmp_path / "harness.db"
+    generate(path, **SMALL)
+    db = open_store(path)
+    db.execute("DELETE FROM energy WHERE phase = 'load' AND run_id NOT LIKE '%-0001'")
+    document = report(db, tmp_path, [SWEEP], none_kept)
+    row = next(row for row in table(document, "phases-gross").rows if row[1] == "load" and row[9])
+    assert isinstance(row[5], float)
+    assert isinstance(row[9], float)
+    assert row[5] == pytest.approx(row[9] / int(str(row[2])))
+
+
+def test_runs_without_energy_leave_the_others_theirs(tmp_path: Path) -> None:
+    path = tmp_path / "harness.db"
+    generate(path, **SMALL)
+    db = open_store(path)
+    db.execute(
+        "UPDATE energy SET kind = 'unavailable', coverage = 'none', joules = NULL WHERE run_id LIKE '%-0004'"
+    )  # fmt: skip
+    document = report(db, tmp_path, [SWEEP], none_kept)
+    assert names(document) >= ENERGY
+    assert "Runs that have no energy, and are in no figure of it: 1 of 16" in notes(document)
+
+
+def test_sweeps_of_other_rules_stand_beside_each_other_with_what_differs(tmp_path: Path) -> None:
+    path = tmp_path / "harness.db"
+    two = SMALL | {"agents": {"openhands": 1.0}}
+    sweeps = [generate(path, sweep_id=name, guard=guard, **two) for name, guard in (("a", "off"), ("b", "stop"))]
+    document = report(open_store(path), tmp_path, sweeps, none_kept)
+    assert "Sweep b was made by other rules than a" in notes(document)
+    assert 'rules.guard: "off" -> "stop"' in notes(document)
+    assert "pairs-energy-j" in names(document)
+    assert not {"factors", "correlations", "loop-kinds", "guard"} & names(document)
+
+
+def test_what_was_not_graded_was_not_resolved_in_vain(tmp_path: Path) -> None:
+    path = tmp_path / "harness.db"
+    generate(path, **SMALL)
+    db = open_store(path)
+    db.execute("UPDATE runs SET verdict = 'grader_error', ended_by = 'submitted'")
+    document = report(db, tmp_path, [SWEEP], none_kept)
+    assert "No run of an agent with a model was graded" in notes(document)
+    assert "Runs that were not graded" in notes(document)
+    assert "resolved any task" not in notes(document)
+    assert [row[1] for row in table(document, "overview").rows] == [8, 8, 8]
+
+
+def test_the_typical_run_is_the_one_in_the_middle(db: Database, path: Path) -> None:
+    asked: list[str] = []
+
+    def noted(run_id: str) -> list[tuple[float, float]]:
+        asked.append(run_id)
+        return watts(run_id)
+
+    report(db, path.parent, [SWEEP], noted)
+    for run_id in asked:
+        [(above, below)] = db.execute(
+            "SELECT SUM(other.energy_j > own.energy_j), SUM(other.energy_j < own.energy_j) FROM runs_summary AS own "
+            "JOIN runs_summary AS other ON other.agent = own.agent AND other.counts AND other.left_out IS NULL "
+            "WHERE own.run_id = ?",
+            [run_id],
+        ).fetchall()
+        assert abs(above - below) <= 1
+    assert len(asked) == 3
 
 
 def test_one_cell_can_not_be_compared(tmp_path: Path) -> None:

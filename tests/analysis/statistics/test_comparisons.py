@@ -141,3 +141,18 @@ def test_factors_that_go_together_are_not_told_apart() -> None:
     levels = {"framework": ["a"] * 10 + ["b"] * 10, "model": ["m"] * 20, "task": ["1", "2"] * 5 + ["3", "4"] * 5}
     found = importance([float(n + 1) for n in range(20)], levels)
     assert (found.shares, found.why) == (None, "two factors go together, so what is whose can't be told")
+
+
+def test_resamples_in_which_nothing_varies_are_no_coefficients() -> None:
+    pairs = {f"t{n}": [(4096.3 if n < 6 else 5000.1, 33.3 * n + 0.7), (4096.3, 31.1 * n + 0.1)] for n in range(7)}
+    found = pearson(pairs)
+    assert found.low is not None
+    assert found.high is not None
+    assert -1 <= found.low <= (found.value or 0) <= found.high <= 1
+
+
+def test_many_runs_of_one_task_have_shares_too() -> None:
+    values = [float(each) for each in np.random.default_rng(4).lognormal(0, 1, 5_200)]
+    found = importance(values, {"framework": ["a", "b"] * 2_600, "model": ["m"] * 5_200, "task": ["t"] * 5_200})
+    assert found.shares is not None
+    assert importance([], {"framework": [], "model": [], "task": []}).why == "no run has a value"
