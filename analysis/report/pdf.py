@@ -8,6 +8,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import typst
+
 from harness.analysis.report.document import Block, Bullets, Document, Note, Number, Paragraph, Plot, Table, shown
 from harness.analysis.report.plots import as_pdf
 
@@ -16,8 +18,6 @@ TEMPLATE = Path(__file__).with_name("report.typ")
 
 def write(document: Document, target: Path) -> list[Path]:
     """Returns the file that was written. Raises OSError."""
-    import typst
-
     with tempfile.TemporaryDirectory(prefix="harness-report-") as name:
         folder = Path(name)
         for plot in document.plots():

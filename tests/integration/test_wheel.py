@@ -154,6 +154,7 @@ def test_a_wheel_holds_the_package_with_its_data_and_nothing_else(wheels: tuple[
         f"agent_energy_harness-{__version__}.dist-info",
     }
     assert {"harness/analysis/summary.py", "harness/analysis/summary.html.j2", "harness/py.typed"} <= from_checkout
+    assert {f"harness/analysis/report/report.{ending}" for ending in ("html.j2", "typ")} <= from_checkout
     pages = {str(path.relative_to(CHECKOUT)) for path in (CHECKOUT / "harness" / "view").rglob("*.*") if path.is_file()}
     assert {name for name in pages if "__pycache__" not in name} <= from_checkout
     for top in ("agents", "tasks"):
