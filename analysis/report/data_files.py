@@ -9,7 +9,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.analysis.report.document import Block, Bullets, Document, Note, Number, Paragraph, Plot, Table, Value
+from harness.analysis.report.document import (
+    Block,
+    Bullets,
+    Document,
+    Note,
+    Number,
+    Paragraph,
+    Plot,
+    Table,
+    Value,
+    words_of,
+)
 
 
 def write_json(document: Document, target: Path) -> list[Path]:
@@ -67,12 +78,8 @@ def _flat(row: Sequence[Value], spread: Sequence[bool]) -> list[Any]:
 
 def _block(block: Block) -> dict[str, Any]:
     match block:
-        case Paragraph(text):
-            return {"type": "paragraph", "text": text}
-        case Note(text):
-            return {"type": "note", "text": text}
-        case Bullets(items):
-            return {"type": "list", "items": list(items)}
+        case Paragraph() | Note() | Bullets():
+            return words_of(block)
         case Plot():
             return {"type": "plot", "name": block.name, "caption": block.caption, "query": block.query}
         case Table():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -92,6 +92,17 @@ class Document:
 
     def plots(self) -> Iterator[Plot]:
         return (block for block in self.blocks() if isinstance(block, Plot))
+
+
+def words_of(block: Paragraph | Note | Bullets) -> dict[str, Any]:
+    """A block of words as JSON has it."""
+    match block:
+        case Paragraph(text):
+            return {"type": "paragraph", "text": text}
+        case Note(text):
+            return {"type": "note", "text": text}
+        case Bullets(items):
+            return {"type": "list", "items": list(items)}
 
 
 def shown(value: Value, digits: int = 3) -> str:

@@ -10,7 +10,18 @@ from typing import Any
 
 import typst
 
-from harness.analysis.report.document import Block, Bullets, Document, Note, Number, Paragraph, Plot, Table, shown
+from harness.analysis.report.document import (
+    Block,
+    Bullets,
+    Document,
+    Note,
+    Number,
+    Paragraph,
+    Plot,
+    Table,
+    shown,
+    words_of,
+)
 from harness.analysis.report.plots import as_pdf
 
 TEMPLATE = Path(__file__).with_name("report.typ")
@@ -40,12 +51,8 @@ def write(document: Document, target: Path) -> list[Path]:
 
 def _block(block: Block) -> dict[str, Any]:
     match block:
-        case Paragraph(text):
-            return {"type": "paragraph", "text": text}
-        case Note(text):
-            return {"type": "note", "text": text}
-        case Bullets(items):
-            return {"type": "list", "items": list(items)}
+        case Paragraph() | Note() | Bullets():
+            return words_of(block)
         case Plot():
             return {"type": "plot", "file": f"{block.name}.pdf", "caption": block.caption, "alt": block.alt}
         case Table():
