@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, NamedTuple
 
 CONSTANT = "estimated_constant"
 CLOCK = "the energy is a clock: over half of the power is a constant"
@@ -39,8 +39,7 @@ class Figure:
     machine: str | None = None
 
 
-@dataclass(frozen=True)
-class Sample:
+class Sample(NamedTuple):
     """A run's contribution. `kind` None: no energy in it."""
 
     value: float | None

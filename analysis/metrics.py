@@ -532,7 +532,7 @@ def _per_token(kept: Sequence[_Run], phase: str) -> Figure:
         sample = _phase_sample(run, phase, "gross")
         counts = [_tokens(call, phase) for call in run.calls]
         if sample.value is not None and None in counts:
-            sample = replace(sample, value=None, missing=_missing_tokens(run.calls, phase))
+            sample = sample._replace(value=None, missing=_missing_tokens(run.calls, phase))
         if sample.value is not None:
             tokens += sum(count or 0 for count in counts)
         samples.append(sample)

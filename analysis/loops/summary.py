@@ -125,13 +125,17 @@ class OfAKind:
 def kinds(runs: Sequence[Digest]) -> list[OfAKind]:
     found = []
     told = [run for run in runs if run.run["counts"] and run.told]
+    of_kind: dict[str, list[Digest]] = {}
+    for run in told:
+        for loop in run.loops:
+            of_kind.setdefault(loop.kind, []).append(run)
     for kind in KINDS:
-        loops = [(run, loop) for run in told for loop in run.loops if loop.kind == kind]
+        loops = of_kind.get(kind, [])
         ends = [run for run in told if run.dead_end is not None and run.dead_end.kind == kind]
         if loops:
             found.append(
                 OfAKind(
-                    kind, len(loops), len({run.run["run_id"] for run, _ in loops}), len(ends),
+                    kind, len(loops), len({run.run["run_id"] for run in loops}), len(ends),
                     _known(run.wasted.tokens for run in ends),
                 )
             )  # fmt: skip

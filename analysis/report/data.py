@@ -18,7 +18,7 @@ from sqlite_utils import Database
 from harness.analysis.figures import CLOCK, CONSTANT, NO_ENERGY
 from harness.analysis.loops.digest import Digest
 from harness.analysis.loops.kept import digests
-from harness.analysis.metrics import LAYERS, PHASES
+from harness.analysis.metrics import PHASES
 from harness.analysis.statistics.estimates import Values
 from harness.analysis.statistics.sweeps import CellRuns
 
@@ -169,7 +169,7 @@ def _cells(db: Database, runs_dir: Path, sweep_id: str, several: bool) -> list[C
     rows = db.execute(
         "SELECT runs.run_id, runs.task, layer, phase, joules FROM runs CROSS JOIN energy "
         "ON energy.run_id = runs.run_id WHERE sweep_id = ? AND energy.source = runs.energy_source "
-        "AND component = 'total' AND phase != 'agent'",
+        "AND component = 'total' AND phase != 'agent' AND layer IN ('gross', 'net')",
         [sweep_id],
     )
     for (run_id, task), of_it in groupby(rows, key=itemgetter(0, 1)):
@@ -182,7 +182,7 @@ def _add_phases(cell: Cell, task: str, joules: Mapping[tuple[str, str], float | 
     """A run is in a layer with all its phases or none, so that means add up; in a phase that it has not, no second of
     it was spent, and so no joule."""
     had = {phase for layer, phase in joules if layer == "gross" and phase in PHASES}
-    for layer in LAYERS:
+    for layer in ("gross", "net"):
         values = [joules.get((layer, phase)) for phase in had]
         if values and None not in values:
             for phase in PHASES:

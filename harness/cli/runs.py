@@ -11,7 +11,7 @@ import typer
 from harness.cli.options import Db, Json, RunsDir, places, print_json, print_or_json, print_table, shown
 from harness.errors import UserError, nearest
 
-SHOWN = 100  # runs of a table where no limit is named
+SHOWN = 50  # runs of a table where no limit is named
 
 app = typer.Typer(help="Runs that were stored.", no_args_is_help=True)
 
@@ -35,7 +35,7 @@ def list_runs(
     sweep: Annotated[str | None, typer.Option(help="A sweep's id. Default: the newest.")] = None,
     where: Annotated[list[str] | None, typer.Option(help="column=value, may be repeated.")] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="The last so many. Default: 100 in a table, all in JSON.")
+        int | None, typer.Option(min=1, help="The last so many. Default: 50 in a table, all in JSON.")
     ] = None,
     db: Db = None,
     runs_dir: RunsDir = None,
