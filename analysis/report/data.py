@@ -135,11 +135,16 @@ class Data:
 def read(db: Database, runs_dir: Path, sweeps: Sequence[str]) -> Data:
     """The named sweeps, in that order."""
     records, cells = [], []
-    for sweep_id in sweeps:
-        found = _cells(db, runs_dir, sweep_id, len(sweeps) > 1)
-        cells += found
-        records.append(_record(db, sweep_id, sum(len(cell.all_runs) for cell in found)))
-    gc.freeze()  # it stays until the end, and of many runs the collector would look through it again and again
+    # What is read stays until the end, and of many runs the collector would look through it again and again.
+    gc.disable()
+    try:
+        for sweep_id in sweeps:
+            found = _cells(db, runs_dir, sweep_id, len(sweeps) > 1)
+            cells += found
+            records.append(_record(db, sweep_id, sum(len(cell.all_runs) for cell in found)))
+    finally:
+        gc.freeze()
+        gc.enable()
     return Data(records, cells, runs_dir)
 
 

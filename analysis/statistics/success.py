@@ -12,7 +12,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 from harness.analysis.statistics.comparisons import Test
 from harness.analysis.statistics.estimates import LEAST_TASKS, Estimate, rate_difference, task_means
 
-FLIPS = 9_999
+FLIPS = 4_999
 Resolved = Mapping[str, Sequence[bool]]
 """By task, one answer for each graded run."""
 
