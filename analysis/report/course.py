@@ -9,7 +9,6 @@ from scipy import stats
 from sqlite_utils import Database
 
 from harness.analysis import between_runs
-from harness.analysis.figures import Figure
 from harness.analysis.report import plots
 from harness.analysis.report.data import Data
 from harness.analysis.report.document import Block, Note, Paragraph, Plot, Section, Table, Value
@@ -137,7 +136,9 @@ def _controls(db: Database, data: Data) -> list[Block]:
     for sweep in data.sweeps:
         for control in between_runs.controls(db, sweep.sweep_id):
             figures = (control.seconds, control.seconds_cv, control.joules, control.joules_cv)
-            rows.append([sweep.sweep_id, control.what, control.n, *map(_value, figures), control.joules.why])
+            rows.append(
+                [sweep.sweep_id, control.what, control.n, *(each.value for each in figures), control.joules.why]
+            )
     if not rows:
         return [Paragraph("There was no control job (--control-every), so a drift can't be told from harder tasks.")]
     return [
@@ -174,7 +175,3 @@ def _idle(db: Database, data: Data) -> list[Block]:
             IDLE,
         )
     ]
-
-
-def _value(figure: Figure) -> float | None:
-    return figure.value

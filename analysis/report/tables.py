@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from harness.analysis.report.document import Number
-from harness.analysis.statistics.comparisons import Test
 from harness.analysis.statistics.estimates import Estimate
 
 RUNS = "SELECT * FROM runs_summary WHERE sweep_id = ? ORDER BY agent, model, task, repetition"
@@ -36,10 +35,6 @@ def number(estimate: Estimate | None, factor: float = 1.0, percent: bool = False
         return Number(None, percent=percent)
     ends = [None if end is None else end * factor for end in (estimate.low, estimate.high)]
     return Number(estimate.value * factor, ends[0], ends[1], percent)
-
-
-def p_value(test: Test) -> float | str | None:
-    return test.why if test.p is None else test.p
 
 
 def said(p: float | None) -> str | None:
