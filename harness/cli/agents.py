@@ -10,6 +10,7 @@ from harness.cli.agents_build import build
 from harness.cli.agents_check import check
 from harness.cli.agents_new import new
 from harness.cli.agents_record import record
+from harness.cli.agents_sbom import sbom
 from harness.cli.options import Json, print_or_json
 
 app = typer.Typer(help="Agent frameworks.", no_args_is_help=True)
@@ -17,6 +18,7 @@ app.command("build")(build)
 app.command("check")(check)
 app.command("new")(new)
 app.command("record")(record)
+app.command("sbom")(sbom)
 
 
 @app.command("list")
