@@ -1,4 +1,4 @@
-"""A Docker daemon of the tests' own, on a disk of its own: it can be stopped, killed and filled, and nobody else notices.
+"""A Docker daemon of the tests' own, on a disk of its own: it can be stopped, killed and filled unnoticed by others.
 
     with own_docker(size_bytes=4 << 30) as docker:
         docker.take("debian:bookworm-slim")     # from the daemon that the environment names
