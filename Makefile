@@ -1,5 +1,5 @@
 # The one task runner. `make setup` is part of every target that needs it, and is quick when nothing is missing.
-.PHONY: help setup demo test lint docs bench clean
+.PHONY: help setup demo test faults lint docs bench clean
 
 HARNESS = .venv/bin/harness
 
@@ -7,6 +7,7 @@ help:
 	@echo "make setup   system packages (as root), Docker, .venv, the embedded model"
 	@echo "make demo    set up, then run the main job: a real framework, a real small model, real containers"
 	@echo "make test    set up, then pass the tests"
+	@echo "make faults  set up, then break everything that can break, at length; make test has the short of it"
 	@echo "make lint    ruff, mypy, and the generated docs against the code"
 	@echo "make docs    write the generated docs anew"
 	@echo "make bench   the targets for speed, as ratios against a baseline in the same run"
@@ -20,6 +21,9 @@ demo: setup
 
 test: setup
 	.venv/bin/python -m pytest
+
+faults: setup
+	HARNESS_FAULTS=all .venv/bin/python -m pytest tests/faults
 
 lint: setup
 	.venv/bin/ruff check .
