@@ -19,6 +19,7 @@ import requests
 from docker.errors import APIError, NotFound
 
 from harness.errors import MachineError
+from harness.sandbox import seccomp
 from harness.sandbox.daemon import KIND, OWNER, RUN, SWEEP, DockerFault, owner
 
 
@@ -37,6 +38,12 @@ class Limits:
     pids: int = 1024
     tmp_bytes: int = 1 << 30  # /tmp is memory, and counts as such
     file_bytes: int = 2 << 30  # the largest file a process may write
+    files: int = 2048  # open at once in one process; with `pids` that is less than the whole machine has
+
+
+# Of what the kernel counts by user and not by container, and root in a container is root to it: signals that wait, and
+# bytes of POSIX message queues. A sandbox comes to its limit before the machine comes to its own.
+PENDING_SIGNALS, MESSAGE_QUEUE_BYTES = 4096, 64 << 10
 
 
 @dataclass(frozen=True)
@@ -252,7 +259,9 @@ def running(
     process sleeps until the deadline, so a container whose harness has died ends by itself.
     Raises SandboxError. Removed on every way out, in the background: nobody has to wait for it.
     """
-    security = {"cap_drop": ["ALL"], "security_opt": ["no-new-privileges"]} if hardened else {}
+    security = {"security_opt": [f"seccomp={seccomp.profile()}", *(["no-new-privileges"] if hardened else [])]}
+    if hardened:
+        security["cap_drop"] = ["ALL"]
     with _docker("the sandbox can't be made"):
         made = client.api.create_container(
             image,
@@ -268,13 +277,21 @@ def running(
                 nano_cpus=int(limits.cpus * 1e9),
                 pids_limit=limits.pids,
                 tmpfs={"/tmp": f"size={limits.tmp_bytes},mode=1777,exec"},
-                ulimits=[docker.types.Ulimit(name="fsize", soft=limits.file_bytes, hard=limits.file_bytes),
-                         docker.types.Ulimit(name="core", soft=0, hard=0)],
+                ulimits=[
+                    docker.types.Ulimit(name=name, soft=most, hard=most)
+                    for name, most in {
+                        "fsize": limits.file_bytes,
+                        "core": 0,
+                        "nofile": limits.files,
+                        "sigpending": PENDING_SIGNALS,
+                        "msgqueue": MESSAGE_QUEUE_BYTES,
+                    }.items()
+                ],
                 mounts=list(mounts),
                 log_config=docker.types.LogConfig(type="none"),
                 **security,
             ),
-        )  # fmt: skip
+        )
     container = Container(client, made["Id"], limits)
     try:
         container.put(files)
