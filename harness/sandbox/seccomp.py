@@ -68,7 +68,7 @@ PERSONALITIES = (0x0, 0x8, 0x20000, 0x20008, 0xFFFFFFFF)  # none, 32 bits, how u
 NEW_NAMESPACES = 0x7E020000  # the flags of clone that make one
 
 # Sockets by `socket` alone: what the older `socketcall` asks for can't be seen.
-ARCHITECTURES = (("X86_64", ["X86"]), ("AARCH64", ["ARM"]), ("RISCV64", []))
+ARCHITECTURES = {"X86_64": ["X86"], "AARCH64": ["ARM"], "RISCV64": []}
 
 
 def profile() -> str:
@@ -83,7 +83,7 @@ def profile() -> str:
             "defaultAction": "SCMP_ACT_ERRNO",
             "archMap": [
                 {"architecture": f"SCMP_ARCH_{name}", "subArchitectures": [f"SCMP_ARCH_{sub}" for sub in subs]}
-                for name, subs in ARCHITECTURES
+                for name, subs in ARCHITECTURES.items()
             ],
             "syscalls": [
                 {"names": ALLOWED, "action": "SCMP_ACT_ALLOW"},
