@@ -40,6 +40,7 @@ class Bench:
     gateways: dict[str, Gateway]  # by engine name
     meter: Meter | None  # None: energy is not asked for
     cancelled: threading.Event
+    elsewhere: str | None = None  # why Docker is taken to be on another machine; None for this one's
     session: int = 1
     idles: dict[str, Idle] = field(default_factory=dict)  # newest, by the label of the model in memory, or UNLOADED
     wall_factor: tuple[float, float, float] | None = None  # of this machine, with its interval

@@ -26,7 +26,7 @@ from harness.errors import HarnessError
 from harness.images import bundle
 from harness.manifests import find_agents
 from harness.sandbox import leftovers
-from harness.sandbox.daemon import connect
+from harness.sandbox.daemon import connect, elsewhere, root_folder
 from harness.store.db import read_store
 
 State = Literal["ok", "look", "missing"]
@@ -109,6 +109,8 @@ def _docker(place: Place) -> str:
         f"{info['ServerVersion']}, storage {info['Driver']}, cgroup version {info.get('CgroupVersion', '1')}, "
         f"folder {info['DockerRootDir']}"
     )
+    if reason := elsewhere(place.client):
+        found += f"; on another machine: {reason}, so energy, memory and CPU time of sandboxes are unknown here"
     if limits:
         raise Trouble(f"{found}; its kernel can't limit {', '.join(limits)}")
     return found
@@ -116,10 +118,14 @@ def _docker(place: Place) -> str:
 
 def _space(place: Place) -> str:
     needed = SPACE_BYTES.get(place.suite, MOST_BYTES)
-    root = Path(place.client.info()["DockerRootDir"])
-    folders = [(root if root.exists() else Path("/"), needed), (_existing(place.runs_dir), RUNS_BYTES)]
+    root = root_folder(place.client)
+    folders = [(_existing(place.runs_dir), RUNS_BYTES)]
     short = []
     said = []
+    if root is None:
+        said.append(f"Docker's folder can't be seen from here ({elsewhere(place.client) or 'it may not be looked at'})")
+    else:
+        folders.insert(0, (root, needed))
     for folder, bytes_ in folders:
         free = shutil.disk_usage(folder).free
         said.append(f"{free / 1e9:,.0f} GB free at {folder}")

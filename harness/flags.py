@@ -39,6 +39,10 @@ FLAGS: dict[str, Flag] = {
     # What is known of its energy.
     "energy_is_a_clock": Flag("over half of the energy is a constant power times seconds"),
     "no_energy": Flag("why there is no figure of energy"),
+    "sandbox_unseen": Flag(
+        "why memory and CPU time of the sandbox are unknown; where Docker is on another machine its energy is, too, "
+        "and the coverage says which machine the figures are of"
+    ),
     "shared_machine": Flag("other runs went on at the same time (--slots), so it has no energy of its own"),
     # The engine.
     "cache_unknown_at_start": Flag(

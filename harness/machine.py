@@ -8,6 +8,7 @@ import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,9 @@ def _gpus() -> list[str]:
     return [line.strip() for line in listing.stdout.splitlines() if line.strip()]
 
 
-def facts(docker_version: str | None = None) -> dict[str, Any]:
-    """CPU, memory, GPUs, kernel, operating system, Docker. None of it names a person or an address."""
+def facts(docker: Mapping[str, Any]) -> dict[str, Any]:
+    """CPU, memory, GPUs, kernel, operating system, Docker (as `sandbox.daemon.facts` tells it). None of it names
+    a person or an address."""
     release = platform.freedesktop_os_release()
     return {
         "cpu": _cpu_model(),
@@ -51,8 +53,8 @@ def facts(docker_version: str | None = None) -> dict[str, Any]:
         "gpus": _gpus(),
         "kernel": platform.release(),
         "os": release.get("PRETTY_NAME"),
-        "docker": docker_version,
         "cgroup": 2 if Path("/sys/fs/cgroup/cgroup.controllers").exists() else 1,
+        **docker,
     }
 
 

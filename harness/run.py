@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import shutil
 import tarfile
 import tempfile
@@ -123,7 +124,8 @@ def _measure(bench: Bench, planned: PlannedRun, finished: Finished, windows: Win
         finished.flags.append("shared_machine")
         return
     engine = planned.model.engine if planned.model else None
-    remote = finished.engine_location == "remote"
+    away = bench.elsewhere is not None
+    remote = finished.engine_location == "remote" or (away and engine is None)
     finished.energy = run_energy(
         bench.meter.cut(),
         windows,
@@ -131,9 +133,10 @@ def _measure(bench: Bench, planned: PlannedRun, finished: Finished, windows: Win
         idle=bench.idles.get(bench.memory.label),
         engine_pids=engine.pids() if engine else (),
         remote=remote,
+        sandbox_away=away,
         meter_away=remote and bench.plan.spec.meter_at == "engine",
         wall_factor=bench.wall_factor,
-        cores=bench.cores,
+        cores=os.cpu_count() or 1,
     )
 
 
@@ -200,6 +203,8 @@ def _agent_stage(
                     finished.flags.append(f"workdir_unwatched: {trouble}")
                 engine_bytes = model.engine.memory_bytes if model else None
                 watch = UsageWatch(container, engine_bytes)
+                if watch.group.cpu is None:
+                    finished.flags.append(f"sandbox_unseen: {bench.elsewhere or 'its control group is not to be seen'}")
                 targets = Targets(bench.meter, watch.group, model.engine.pids if model else None)
                 finished.setup_s = time.monotonic() - began
                 on_stage("agent")

@@ -38,7 +38,7 @@ from harness.outcome import ENDINGS, outcome
 from harness.plan import Plan, PlannedRun
 from harness.rows import call_energy_row, call_row, run_row
 from harness.run import Finished, execute
-from harness.sandbox import leftovers
+from harness.sandbox import daemon, leftovers
 from harness.sandbox.container import wait_for_removals
 from harness.store import records
 
@@ -158,7 +158,7 @@ def run_sweep(
             if made is not None:
                 bundles[agent.name] = made
 
-        facts = machine.facts(str(client.version()["Version"]))
+        facts = machine.facts(daemon.facts(client))
         machine_id = machine.machine_id(facts)
         result = Result(str(resume["sweep_id"]) if resume else new_id())
         if resume is None:
@@ -180,7 +180,7 @@ def run_sweep(
             clean_up.callback(gateways[name].close)
         bench = Bench(
             client, cores, plan, result.sweep_id, runs_dir, prepared, bundles, gateways, meter, cancelled,
-            session=records.next_session(db, result.sweep_id),
+            elsewhere=daemon.elsewhere(client), session=records.next_session(db, result.sweep_id),
             wall_factor=records.wall_factor(db, machine_id),
         )  # fmt: skip
         _run_all(bench, db, progress, result, machine_id, carbon)

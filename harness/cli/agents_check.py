@@ -74,8 +74,9 @@ def _record(client: docker.DockerClient, agent: Agent, tried: list[Tried], missi
     from harness import machine
     from harness.conformance.record import write_scenarios
     from harness.images import bundle
+    from harness.sandbox import daemon
 
-    facts = machine.facts(str(client.version()["Version"]))
+    facts = machine.facts(daemon.facts(client))
     for file in write_scenarios(agent, bundle.find(client, agent), tried, missing, facts):
         typer.echo(f"written: {file}", err=True)
 

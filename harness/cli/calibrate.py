@@ -30,14 +30,14 @@ def calibrate(
     from harness.calibrate import calibrate as measure
     from harness.meter.external import ExternalMeter
     from harness.meter.meter import Meter
-    from harness.sandbox.daemon import connect
+    from harness.sandbox import daemon
     from harness.store import records
     from harness.store.db import open_store, writer_lock
 
     database, _ = places(db, runs_dir)
     external = ExternalMeter(meter)
     typer.echo(f"the meter says {external.check():.1f} W", err=True)
-    facts = machine.facts(str(connect().version()["Version"]))
+    facts = machine.facts(daemon.facts(daemon.connect()))
     instruments = Meter(external, codecarbon=False)
     try:
         found = measure(instruments, window_s, lambda text: typer.echo(text, err=True))

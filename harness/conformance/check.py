@@ -31,6 +31,7 @@ from harness.manifests import Agent
 from harness.plan import Plan, Protocol, make_plan, resolve_model
 from harness.rows import run_row
 from harness.run import GRACE_S, execute
+from harness.sandbox import daemon
 from harness.spec import Spec
 from harness.store.artefacts import read_lines
 from harness.suites import Suite, choose, load_suite
@@ -105,7 +106,7 @@ def try_agent(
         gateway = Gateway(engine)
         clean_up.callback(gateway.close)
         cores = int(client.info()["NCPU"])
-        machine_id = machine.machine_id(machine.facts(str(client.version()["Version"])))
+        machine_id = machine.machine_id(machine.facts(daemon.facts(client)))
         for number, (scenario, protocol, speech) in enumerate(chosen):
             play = runs_dir / f"{number:02d}-{scenario.name}-{protocol}.toml"
             if protocol is not None:
@@ -118,6 +119,7 @@ def try_agent(
             bench = Bench(
                 client, cores, plan, "check", runs_dir, prepared,
                 {agent.name: made} if made else {}, {engine.name: gateway}, None, threading.Event(),
+                elsewhere=daemon.elsewhere(client),
             )  # fmt: skip
             yield _try(bench, scenario, protocol, f"check-{number:04d}", machine_id)
 

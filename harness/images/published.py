@@ -16,6 +16,7 @@ from rich.filesize import decimal
 
 from harness.errors import MachineError, UserError
 from harness.images.registry import Sizes, address
+from harness.sandbox.daemon import root_folder
 from harness.suites.swebench import SweBenchTask
 
 ARCHITECTURES = {"amd64": "x86_64", "arm64": "arm64"}
@@ -92,11 +93,10 @@ def refuse_leaky(architecture: str, leaky_arm64: bool, suite: str) -> None:
 
 def check_space(client: docker.DockerClient, sizes: Sizes) -> None:
     """Raises MachineError when Docker's disk, if it can be seen from here, has no room for what will be pulled."""
-    root = str(client.info()["DockerRootDir"])
-    try:
-        free = shutil.disk_usage(root).free
-    except OSError:
+    root = root_folder(client)
+    if root is None:
         return
+    free = shutil.disk_usage(root).free
     if sizes.disk_bytes is not None and free < sizes.disk_bytes:
         raise MachineError(
             f"the images take about {decimal(sizes.disk_bytes)} of disk (an estimate), and {root} has {decimal(free)} "

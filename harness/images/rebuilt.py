@@ -29,7 +29,7 @@ from harness.images.bases import Say, ensure_base
 from harness.images.network import build_environment, build_network, host_certificates
 from harness.images.recipes import Recipe
 from harness.sandbox.container import Limits, running, tar_of
-from harness.sandbox.daemon import KIND, OWNER, RUN, SWEEP, DockerFault
+from harness.sandbox.daemon import KIND, OWNER, RUN, SWEEP, DockerFault, root_folder
 from harness.suites.base import TarEntry
 from harness.suites.swebench import SweBenchTask
 
@@ -305,8 +305,8 @@ def _forget_older(client: docker.DockerClient, task: SweBenchTask, name: str, ki
 
 def check_space(client: docker.DockerClient, tasks: Sequence[SweBenchTask], recipes: Mapping[str, Recipe]) -> None:
     """Raises MachineError when Docker has less room than the images of `tasks` that are not here yet will take."""
-    root = Path(str(client.info()["DockerRootDir"]))
-    if not root.is_dir():  # Docker is on another machine
+    root = root_folder(client)
+    if root is None:
         return
     needed, free = missing_bytes(client, tasks, recipes), shutil.disk_usage(root).free
     if needed + SPARE_BYTES > free:

@@ -41,6 +41,15 @@ def of_process(pid: int) -> Cgroup:
     return Cgroup(found, found, 2)
 
 
+def of_container(pid: int, container_id: str) -> Cgroup:
+    """The control groups of a container's process, if that is what the number means on this host. Where Docker lives in
+    a machine or a namespace of its own another process may have it: the container's groups bear its id."""
+    found = of_process(pid)
+    if any(container_id in str(folder) for folder in (found.memory, found.cpu)):
+        return found
+    return Cgroup(None, None, found.version)
+
+
 def anonymous_bytes(group: Cgroup) -> int | None:
     """Memory that no file backs: what the processes themselves hold."""
     key = "total_rss" if group.version == 1 else "anon"

@@ -11,8 +11,8 @@ from harness.meter.meter import Key, Part, Recording
 from harness.meter.phases import PHASES, Phase
 
 NO_IDLE = "idle power was not measured"
-AWAY = "engine_host:"  # before the coverage of a meter that stands at a remote engine
-HERE = "sandbox_host:"  # before that of this machine's own sources, when the engine is elsewhere
+ENGINE_HOST, SANDBOX_HOST, HARNESS_HOST = "engine_host:", "sandbox_host:", "harness_host:"
+"""Before a coverage: what the machine is to a run that its sources tell the energy of, where that is not all of it."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,17 @@ class Total:
     coverage: str
 
 
-def totals(parts: Mapping[Key, Part], *, remote: bool = False, meter_away: bool = False) -> dict[str, Total]:
-    """The totals that these parts make. psys holds the packages and is never added to them; what zeus tells is added
-    only where nothing else tells it."""
+def host(*, remote: bool, sandbox_away: bool) -> str:
+    """What this machine is to a run: nothing special where engine and sandbox are both on it."""
+    if remote:
+        return HARNESS_HOST if sandbox_away else SANDBOX_HOST
+    return ENGINE_HOST if sandbox_away else ""
+
+
+def totals(parts: Mapping[Key, Part], *, here: str = "", meter_away: bool = False) -> dict[str, Total]:
+    """The totals that these parts make, of a machine that is `here` (see `host`) to the run. psys holds the packages
+    and is never added to them; what zeus tells is added only where nothing else tells it."""
     made: dict[str, Total] = {}
-    here = HERE if remote else ""
     counted = [key for key, part in parts.items() if key[0] in ("rapl", "nvml") and part.instrument.component != "psys"]
     known = {parts[key].instrument.component for key in counted}
     counted += [key for key, part in parts.items() if key[0] == "zeus" and part.instrument.component not in known]
@@ -65,7 +71,7 @@ def totals(parts: Mapping[Key, Part], *, remote: bool = False, meter_away: bool 
         components = dict.fromkeys(parts[key].instrument.component for key in modelled)
         made["codecarbon"] = Total("codecarbon", tuple(modelled), here + "+".join(components))
     if walls := [key for key in parts if key[0] == "meter"]:
-        made["meter"] = Total("meter", tuple(walls), (AWAY if meter_away else here) + "wall")
+        made["meter"] = Total("meter", tuple(walls), (ENGINE_HOST if meter_away else here) + "wall")
     return made
 
 
@@ -101,17 +107,17 @@ class Accounts:
         *,
         idle: Idle | None = None,
         gpus: Sequence[int] | None = None,
-        remote: bool = False,
+        here: str = "",
         meter_away: bool = False,
         wall_factor: tuple[float, float, float] | None = None,
     ) -> None:
         self.recording = recording
         self.idle = idle
-        self.totals = totals(recording.parts, remote=remote, meter_away=meter_away)
+        self.totals = totals(recording.parts, here=here, meter_away=meter_away)
         self.headline = headline(recording.parts, self.totals)
         self._gpus = None if gpus is None else set(gpus)
         self._wall_factor = wall_factor
-        self._here = HERE if remote else ""
+        self._here = here
 
     def amounts(self, begin_s: float, end_s: float) -> dict[Key, Amount]:
         """Of each part, over one window."""

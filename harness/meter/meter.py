@@ -68,11 +68,12 @@ class Recording:
     def cpu_shares(
         self, begin_s: float, end_s: float, of: Sequence[str] = ("sandbox", "engine", "harness")
     ) -> dict[str, float] | None:
-        """CPU seconds of these and of the rest of the machine; None when the machine's are unknown."""
+        """CPU seconds of these, as far as somebody looked, and of the rest of the machine; None when the machine's are
+        unknown."""
         machine_s = self.cpu_s("machine", begin_s, end_s)
         if machine_s is None:
             return None
-        known = {who: self.cpu_s(who, begin_s, end_s) or 0.0 for who in of}
+        known = {who: seconds for who in of if (seconds := self.cpu_s(who, begin_s, end_s)) is not None}
         return known | {"rest": max(0.0, machine_s - sum(known.values()))}
 
     def columns(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.meter import conditions
 from harness.meter.energy import Energy, unavailable
-from harness.meter.figures import Accounts, CallEnergy, Idle
+from harness.meter.figures import Accounts, CallEnergy, Idle, host
 from harness.meter.meter import Recording
 from harness.meter.phases import TimedCall, cut
 
@@ -84,18 +84,21 @@ def run_energy(
     idle: Idle | None,
     engine_pids: Sequence[int] = (),
     remote: bool = False,
+    sandbox_away: bool = False,
     meter_away: bool = False,
     wall_factor: tuple[float, float, float] | None = None,
     cores: int,
 ) -> RunEnergy:
-    """Figures of a run. `meter_away`: the external meter stands at a remote engine, not at this machine."""
+    """Figures of a run. `remote`: no engine of this machine works for it; `sandbox_away`: its sandbox is on another
+    machine; `meter_away`: the external meter stands at a remote engine, not at this machine."""
     if windows.agent is None:
         return none("the run did not come to its agent stage")
+    if remote and sandbox_away and not meter_away:
+        return none("neither the sandbox nor an engine is on this machine")
     begin_s, end_s = windows.agent
     gpus = _gpus_of(recording, engine_pids)
-    accounts = Accounts(
-        recording, idle=idle, gpus=gpus, remote=remote, meter_away=meter_away, wall_factor=wall_factor
-    )  # fmt: skip
+    here = host(remote=remote, sandbox_away=sandbox_away)
+    accounts = Accounts(recording, idle=idle, gpus=gpus, here=here, meter_away=meter_away, wall_factor=wall_factor)
     if accounts.headline is None:
         return none("this machine has no source of energy")
     found = RunEnergy(accounts.gross(begin_s, end_s, "agent"), source=accounts.headline)
@@ -120,10 +123,10 @@ def run_energy(
     for name, window in (("clear", windows.clear), ("grading", windows.grading)):
         if window is not None and window[1] > window[0]:
             found.rows.append(accounts.total(accounts.headline, *window, phase=name))
-    if remote and not meter_away:
-        found.rows.append(
-            Energy("none", "engine", None, "unavailable", "engine_host", detail="the engine is on another machine")
-        )
+    for part, away in (("engine", remote and not meter_away), ("sandbox", sandbox_away)):
+        if away:
+            detail = f"the {part} is on another machine"
+            found.rows.append(Energy("none", part, None, "unavailable", f"{part}_host", detail=detail))
     _who_used_the_cpu(found, recording, begin_s, end_s, cores)
     slow = conditions.within(recording.slow, begin_s, end_s)
     found.conditions = conditions.in_run(slow) | {"load_1_min": os.getloadavg()[0]}

@@ -38,7 +38,7 @@ class UsageWatch:
         self.usage = Usage()
         self._container = container
         self._engine_bytes = engine_bytes
-        self.group = cgroup.of_process(container.pid())
+        self.group = cgroup.of_container(container.pid(), container.id)
         self._cpu_at_start = cgroup.cpu_s(self.group)
         self._ended = threading.Event()
         self._threads = [
@@ -119,8 +119,9 @@ class Targets:
         self._looks -= 1
         self._next_look = time.monotonic() + LOOK_INTERVAL_S
         before = (self._own, self._engine)
-        # Where Docker lives in a machine of its own, its numbers mean nothing here.
-        if not self._own and (pid := runner.pid()) and cgroup.of_process(pid) == self._sandbox:
+        # Where the sandbox's control groups can't be seen, the number of a process in it means another one here.
+        seen = self._sandbox.cpu is not None
+        if seen and not self._own and (pid := runner.pid()) and cgroup.of_process(pid) == self._sandbox:
             self._own = (pid,)
         if self._engine_pids and not self._engine:
             self._engine = self._engine_pids()

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
+from pathlib import Path
+from typing import Any
 
 import docker
 import requests
 from docker.errors import APIError, DockerException
 
 from harness.errors import MachineError
+from harness.sandbox import endpoint
 
 # Nothing is ever removed that does not carry the first of these.
 KIND = "harness.kind"  # run, grade, build or bundle
@@ -17,19 +21,23 @@ SWEEP = "harness.sweep"
 RUN = "harness.run"
 OWNER = "harness.owner"  # the process that made it, see `owner()`
 
+SOCKET_URL = "http+docker://localhost"  # as docker-py calls any Unix socket
+
 DockerFault = (DockerException, APIError, requests.exceptions.RequestException)
 
 
 def connect(timeout_s: float = 120.0) -> docker.DockerClient:
-    """A client of the Docker engine that the environment names.
+    """A client of the Docker engine that the environment or Docker's context names.
 
-    Raises MachineError that says what is missing and how to mend it.
+    Raises UserError for one that can't be meant, MachineError that says what is missing and how to mend it.
     """
+    where = "where DOCKER_HOST says"
     try:
-        client = docker.from_env(timeout=timeout_s, max_pool_size=32)
+        found = endpoint.find()
+        where = found.url
+        client = docker.DockerClient(found.url, tls=found.tls, timeout=timeout_s, max_pool_size=32)
         client.ping()
     except DockerFault as error:
-        where = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
         text = str(error)
         if "Permission denied" in text or "PermissionError" in text:
             mend = "this user may not use it: add them to its group (`sudo usermod -aG docker $USER`, log in again)"
@@ -41,6 +49,41 @@ def connect(timeout_s: float = 120.0) -> docker.DockerClient:
             mend = f"is it running? ({text.splitlines()[0][:160]})"
         raise MachineError(f"Docker does not answer at {where}: {mend}") from error
     return client
+
+
+def elsewhere(client: docker.DockerClient) -> str | None:
+    """Why the engine is taken to be on another machine, where numbers of processes and paths mean something else; None
+    for this machine's own. A socket may lead to a virtual machine, through a tunnel, or out of a container."""
+    if client.api.base_url != SOCKET_URL:
+        return f"it is reached by network ({client.api.base_url})"
+    info, here = client.info(), platform.uname()
+    for what, there, mine in (("kernel", info["KernelVersion"], here.release), ("host", info["Name"], here.node)):
+        if there != mine:
+            return f"its {what} is {there}, this one's {mine}"
+    return None
+
+
+def root_folder(client: docker.DockerClient) -> Path | None:
+    """Where the engine keeps what it has, if that is a folder of this machine."""
+    folder = str(client.info()["DockerRootDir"])
+    return Path(folder) if elsewhere(client) is None and os.path.isdir(folder) else None  # noqa: PTH112 - never raises
+
+
+def facts(client: docker.DockerClient) -> dict[str, Any]:
+    """What of an engine belongs to the facts of a machine: its version, and where it is another machine's, that one's.
+    None of it names a person or an address."""
+    info = client.info()
+    found: dict[str, Any] = {"docker": str(info["ServerVersion"])}
+    if elsewhere(client):
+        found["docker_elsewhere"] = {
+            "id": hashlib.sha256(str(info["ID"]).encode()).hexdigest()[:12],
+            "cores": info["NCPU"],
+            "memory_bytes": info["MemTotal"],
+            "architecture": info["Architecture"],
+            "kernel": info["KernelVersion"],
+            "os": info["OperatingSystem"],
+        }
+    return found
 
 
 def owner() -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from harness.meter.accounting import Curve
 from harness.meter.energy import Energy, Kind
-from harness.meter.figures import Accounts, Idle, headline, totals
+from harness.meter.figures import Accounts, Idle, headline, host, totals
 from harness.meter.meter import Key, Part, Recording
 from harness.meter.phases import cut
 from harness.meter.readings import Instrument, Readings
@@ -108,7 +108,8 @@ def test_gpus_alone_say_that_they_are_gpus_alone() -> None:
 
 
 def test_with_a_remote_engine_the_sources_here_are_of_the_sandbox_host() -> None:
-    rows = Accounts(recording(WATTS, [*PACKAGES, WALL]), remote=True, meter_away=True).gross(10, 110, "agent")
+    here = host(remote=True, sandbox_away=False)
+    rows = Accounts(recording(WATTS, [*PACKAGES, WALL]), here=here, meter_away=True).gross(10, 110, "agent")
     assert find(rows, "counters", "total").coverage == "sandbox_host:cpu+dram"
     assert find(rows, "meter", "total").coverage == "engine_host:wall"
     assert find(rows, "rapl", "cpu").coverage == "sandbox_host:cpu"
@@ -235,6 +236,21 @@ def test_a_measured_run_has_everything() -> None:
     assert find(found.rows, "counters", "total", phase="clear").joules == pytest.approx(3 * 75, rel=0.005)
     assert (found.engine_cpu_s, found.rest_cpu_s) == (pytest.approx(60), pytest.approx(29))
     assert found.flags == ["neighbour_busy: 0.29 cores at the mean"]
+
+
+def test_a_sandbox_on_another_machine_leaves_figures_of_the_engines_machine_alone() -> None:
+    cpu = {"machine": 1.0, "engine": 0.5, "harness": 0.01}
+    rest = idle({"package-0": 10.0, "package-1": 9.0, "package-0/dram": 1.0}, PACKAGES)
+    away = run_energy(recording(WATTS, PACKAGES, cpu), windows(), [], idle=rest, sandbox_away=True, cores=8)
+    assert away.total is not None
+    assert away.total.coverage == "engine_host:cpu+dram"
+    assert find(away.rows, "none", "sandbox").coverage == "sandbox_host"
+    assert {row.component for row in away.rows if row.detail and "share of CPU" in row.detail} == {
+        "engine", "harness", "rest"
+    }  # fmt: skip
+    both = run_energy(recording(WATTS, PACKAGES), windows(), [], idle=None, remote=True, sandbox_away=True, cores=8)
+    assert both.total is None
+    assert both.flags == ["no_energy: neither the sandbox nor an engine is on this machine"]
 
 
 def test_idle_power_of_a_busy_machine_is_used_and_said() -> None:
