@@ -20,7 +20,7 @@ from harness.gateway.guard import Guard
 from harness.gateway.ledger import CallRecord, CallStatus, Journal, Spoken
 from harness.gateway.limits import Limits, Stop
 from harness.gateway.policy import Policy, derive_seed
-from harness.gateway.wire import Answer, Ask, Dialect, Failure, Refusal, Reply
+from harness.gateway.wire import Answer, Ask, Dialect, Failure, Refusal, Reply, short
 
 log = logging.getLogger(__name__)
 
@@ -133,18 +133,20 @@ class Calls:
             self._open.discard(call)
             self._write(call)
 
-    async def refuse(
-        self, failure: Failure, dialect: Dialect, asked: Mapping[str, Any], request_bytes: int, out: Out
-    ) -> None:
-        """Answer and record a request that is not passed on."""
+    def refuse(self, failure: Failure, dialect: Dialect, asked: Mapping[str, Any], request_bytes: int) -> None:
+        """Record a request that is not passed on."""
         ask = Ask(dialect, (), (), None, (), None, stream=asked.get("stream") is True, asked=asked)
         call = Call(ask, request_bytes, time.monotonic())
         self._begin(call)
         self._record(call, failure, begun=False)
+        self._write(call)
         if stop := self._limits.refused(failure.message):
             self._stop(stop)
-        await out.fail(failure)
-        self._write(call)
+
+    def count_idle(self) -> None:
+        """Of a request that asks nothing of the model nothing is kept but that there was one."""
+        if stop := self._limits.idle():
+            self._stop(stop)
 
     def abort_all(self) -> None:
         """The run is over: close what the engine has open."""
@@ -188,6 +190,8 @@ class Calls:
         self._begin(call)
         if call.given_up:  # while it waited
             failure: Failure | None = _aborted(call.given_up)
+            if call.given_up == "client" and (stop := self._limits.given_up()):
+                self._stop(stop)
         elif stop := self._limits.before() or self._ask_guard(call):
             self._stop(stop)
             failure = Failure("limit", 403, stop.reason, f"the run is over: {stop.detail}")
@@ -297,15 +301,16 @@ class Calls:
         )
 
     def _engine_failure(self, error: EngineError) -> Failure:
+        said = short(str(error))
         if error.kind == "context_overflow":
             # The wording by which litellm, and the frameworks on top of it, know this error.
-            message = f"This model's maximum context length is {self._policy.num_ctx} tokens: {error}"
+            message = f"This model's maximum context length is {self._policy.num_ctx} tokens: {said}"
             return Failure("context_overflow", 400, "context_length_exceeded", message)
         if error.kind == "bad_request":
-            return Failure("bad_request", 400, "engine_refused", f"the engine refused the request: {error}")
+            return Failure("bad_request", 400, "engine_refused", f"the engine refused the request: {said}")
         if error.kind == "timeout":
-            return Failure("timeout", 400, "call_timeout", f"the engine timed out: {error}")
-        return Failure("engine_error", 503, "engine_failed", f"the engine failed: {error}")
+            return Failure("timeout", 400, "call_timeout", f"the engine timed out: {said}")
+        return Failure("engine_error", 503, "engine_failed", f"the engine failed: {said}")
 
     def _check_answer(self, answer: Answer) -> Failure | None:
         finish = answer.finish

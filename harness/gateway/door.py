@@ -20,21 +20,21 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from harness.engines.base import Engine, ModelInfo
 from harness.gateway import ollama, openai
+from harness.gateway.body import Body, UnderWay
 from harness.gateway.calls import Call, Calls, run_over
 from harness.gateway.guard import Intervention
-from harness.gateway.ledger import CallRecord, Journal
+from harness.gateway.ledger import CallRecord, Journal, JournalFull
 from harness.gateway.limits import Stop
 from harness.gateway.policy import Policy
-from harness.gateway.wire import Dialect, Failure, Refusal, Reply, decode_object, encode
+from harness.gateway.wire import Dialect, Failure, Refusal, Reply, decode_object, encode, short
 from harness.outcome import EndedBy
 
 log = logging.getLogger(__name__)
 
-MAX_BODY_BYTES = 16 * 2**20
 ABORT_S = 1.0  # within which nothing is left decoding upstream
 
 _FINGERPRINT = re.compile(rb"[0-9a-f]{16}")
@@ -72,6 +72,7 @@ class Door:
         self._closing = False
         self._closed: list[CallRecord] | None = None
         self._answering: set[asyncio.Task[Any]] = set()
+        self._under_way = UnderWay()
         self._journal = Journal(journal_dir, self._journal_failed)
         self._calls = Calls(engine, policy, model, self._journal, self._stop_for, self._over, mark)
 
@@ -117,35 +118,49 @@ class Door:
 
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI application."""
-        try:
-            await self._serve(scope, receive, send)
-        except Exception as error:
-            log.exception("the gateway failed on a request")
-            self.stop("sandbox_error", f"the gateway failed on a request: {type(error).__name__}: {error}")
-            raise
-
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        arrived = time.monotonic()
         path = _path(scope["path"])
         dialect: Dialect = "ollama" if path == "/" or path.startswith("/api/") else "openai"
         out = Response(send, ollama.failure_body if dialect == "ollama" else openai.failure_body)
-        body = await _read(receive)
-        if body is None:
+        body = Body(self._under_way)
+        try:
+            await self._serve(scope, path, dialect, receive, body, out)
+        except Exception as error:
+            log.exception("the gateway failed on a request")
+            self.stop("sandbox_error", f"the gateway failed on a request: {type(error).__name__}: {error}")
+            if out.begun:
+                raise
+            failure = Failure("refused", 500, "gateway_failed", "the gateway failed on this request")
+            self._calls.refuse(failure, dialect, {"path": path}, body.size_bytes)
+            await out.fail(failure)
+        finally:
+            body.free()
+
+    def malformed(self) -> None:
+        """Something came that is not HTTP; it is answered below this application."""
+        if self._over() is None:
+            self._calls.refuse(Failure("refused", 400, "invalid_http", "the request is not HTTP"), "openai", {}, 0)
+
+    async def _serve(
+        self, scope: Scope, path: str, dialect: Dialect, receive: Receive, body: Body, out: Response
+    ) -> None:
+        arrived = time.monotonic()
+        if not await body.read(receive):
+            self._calls.count_idle()
             return
         if reason := self._over():
             await out.fail(run_over(reason))
             return
-        asked: dict[str, Any] = {"path": path}
+        asked: dict[str, Any] = {"path": short(path)}
         try:
             self._authorise(scope, dialect)
-            if len(body) > MAX_BODY_BYTES:
-                raise Refusal(413, "too_large", f"the request is larger than {MAX_BODY_BYTES} bytes")
             if scope["method"] in ("GET", "HEAD"):
+                self._calls.count_idle()
                 await self._get(path, out)
                 return
-            content = decode_object(body)
+            content = decode_object(body.whole())
             asked = openai.asked(content) | asked
             if path == "/api/show":
+                self._calls.count_idle()
                 await out.whole(encode(ollama.show(self._policy, self._model)))
                 return
             reader = _READERS.get(path)
@@ -153,14 +168,16 @@ class Door:
                 raise Refusal(404, "not_found", f"{scope['method']} {path} is not served: use {', '.join(_READERS)}")
             read = reader(content, self._policy)
             if isinstance(read, bytes):  # answered without the engine
+                self._calls.count_idle()
                 await out.whole(read)
                 return
             ask, reply = read
             self._calls.check(ask)
         except Refusal as refusal:
-            await self._calls.refuse(refusal.failure, dialect, asked, len(body), out)
+            self._calls.refuse(refusal.failure, dialect, asked, body.size_bytes)
+            await out.fail(refusal.failure)
             return
-        call = Call(ask, len(body), arrived, _fingerprint(scope))
+        call = Call(ask, body.size_bytes, arrived, _fingerprint(scope))
         watcher = asyncio.create_task(_watch(receive, call))
         task = asyncio.current_task()
         assert task is not None
@@ -203,8 +220,11 @@ class Door:
     def _stop_for(self, stop: Stop) -> None:
         self.stop(stop.reason, stop.detail)
 
-    def _journal_failed(self, error: OSError) -> None:
-        self.stop("sandbox_error", f"the journal of calls could not be written: {error}")
+    def _journal_failed(self, error: Exception) -> None:
+        if isinstance(error, JournalFull):
+            self.stop("crashed", str(error))
+        else:
+            self.stop("sandbox_error", f"the journal of calls could not be written: {error}")
 
     async def _end_calls(self) -> None:
         self._calls.abort_all()
@@ -259,19 +279,6 @@ def _fingerprint(scope: Scope) -> str | None:
         if name == b"x-harness-workdir":
             return value.decode() if _FINGERPRINT.fullmatch(value) else None
     return None
-
-
-async def _read(receive: Receive) -> bytes | None:
-    """The request's body, cut off behind the limit; None when the client left before it was complete."""
-    body = bytearray()
-    while True:
-        message: Message = await receive()
-        if message["type"] == "http.disconnect":
-            return None
-        if len(body) <= MAX_BODY_BYTES:
-            body += message.get("body", b"")
-        if not message.get("more_body", False):
-            return bytes(body)
 
 
 async def _watch(receive: Receive, call: Call) -> None:

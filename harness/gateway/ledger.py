@@ -15,8 +15,12 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from io import FileIO
 from pathlib import Path
 from typing import Any, Literal
+
+JOURNAL_BYTES = 512 << 20
+"""Of a run. Frameworks come to a hundredth of it; what a sandbox can make a host write must have an end."""
 
 CallStatus = Literal[
     "ok",
@@ -86,20 +90,25 @@ def canonical(value: object) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
 
 
+class JournalFull(Exception):
+    """A run said more than a journal holds."""
+
+
 class Journal:
     """The two files of one run. What an unfinished try left in the folder is replaced.
 
     Writing happens in a thread of its own, off the path of the answers. `on_error` is called from there,
-    once, with the first error; nothing is written after it.
+    once, with the first error or with JournalFull; nothing is written after it.
     """
 
-    def __init__(self, folder: Path, on_error: Callable[[OSError], None]) -> None:
+    def __init__(self, folder: Path, on_error: Callable[[Exception], None]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         # Unbuffered: a line is with the kernel as soon as it is written.
         self._calls = (folder / "calls.jsonl").open("wb", buffering=0)
         self._messages = (folder / "messages.jsonl").open("wb", buffering=0)
         self._known: set[str] = set()
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="journal")
+        self._written_bytes = 0
         self._on_error = on_error
         self._failed = False
 
@@ -119,7 +128,7 @@ class Journal:
             return
         try:
             write()
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001 - nobody else hears of one in this thread
             self._failed = True
             self._on_error(error)
 
@@ -133,15 +142,23 @@ class Journal:
                 "tool_calls": list(spoken.tool_calls),
             },
         }
-        self._calls.write(json.dumps(line).encode() + b"\n")
+        self._append(self._calls, json.dumps(line).encode() + b"\n")
+        if self._written_bytes > JOURNAL_BYTES:
+            raise JournalFull(f"the run's calls said more than the {JOURNAL_BYTES >> 20} MB that are kept of a run")
 
     def _once(self, kind: str, value: object) -> str:
         encoded = canonical(value)
         sha256 = hashlib.sha256(encoded).hexdigest()
         if sha256 not in self._known:
-            self._messages.write(b'{"sha256":"%s","%s":%s}\n' % (sha256.encode(), kind.encode(), encoded))
+            self._append(self._messages, b'{"sha256":"%s","%s":%s}\n' % (sha256.encode(), kind.encode(), encoded))
             self._known.add(sha256)
         return sha256
+
+    def _append(self, file: FileIO, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:  # a disk that fills up takes the first part of a line
+            rest = rest[file.write(rest) :]
+        self._written_bytes += len(data)
 
     def _sync(self) -> None:
         os.fsync(self._calls.fileno())

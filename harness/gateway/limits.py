@@ -26,6 +26,13 @@ REFUSALS = 20
 that can't work with the endpoint and does not notice: the run ends as `crashed`, the agent's own fault.
 `format_failure` is not it: that says the agent could not read the *model's* answers."""
 
+GIVEN_UP = 1_000
+"""Calls of a run whose clients left while they waited for their turn. Each is on record and costs no budget."""
+
+IDLE_REQUESTS = 10_000
+"""Requests of a run that ask nothing of the model (which models there are, whether a server is there) or that their
+client broke off. They are not on record, and work for the gateway all the same."""
+
 
 @dataclass(frozen=True)
 class Stop:
@@ -46,6 +53,8 @@ class Limits:
         self._bad_requests = 0
         self._overflows = 0
         self._refusals = 0
+        self._given_up = 0
+        self._idle = 0
 
     def before(self) -> Stop | None:
         """Whether another call may begin. The call that reaches a limit is answered; the next one is not."""
@@ -89,4 +98,18 @@ class Limits:
         self._refusals += 1
         if self._refusals > REFUSALS:
             return Stop("crashed", f"the gateway refused {self._refusals} requests, the last: {error}")
+        return None
+
+    def given_up(self) -> Stop | None:
+        """Count a call whose client left while it waited."""
+        self._given_up += 1
+        if self._given_up > GIVEN_UP:
+            return Stop("crashed", f"{self._given_up} calls were given up while they waited for their turn")
+        return None
+
+    def idle(self) -> Stop | None:
+        """Count a request that asks nothing of the model."""
+        self._idle += 1
+        if self._idle > IDLE_REQUESTS:
+            return Stop("crashed", f"{self._idle} requests asked nothing of the model")
         return None

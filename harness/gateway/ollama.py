@@ -20,8 +20,8 @@ from harness.gateway.wire import (
     encode,
     flag,
     messages_of,
-    objects,
     stop_words,
+    tools_of,
 )
 
 _UNSUPPORTED = ("raw", "template", "suffix", "context", "images")
@@ -73,7 +73,7 @@ def to_openai(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
         entry: dict[str, Any] = {"role": message["role"], "content": content}
         if message.get("thinking"):
             entry["reasoning_content"] = message["thinking"]
-        calls = objects(message.get("tool_calls"), f"messages[{number}].tool_calls")
+        calls = message.get("tool_calls")
         if calls:
             entry["tool_calls"] = [_call_to_openai(call, f"call_{number}_{place}") for place, call in enumerate(calls)]
             open_ids = [call["id"] for call in entry["tool_calls"]]
@@ -166,7 +166,7 @@ def _ask(body: Mapping[str, Any], messages: list[dict[str, Any]], policy: Policy
     return Ask(
         dialect="ollama",
         messages=messages,
-        tools=objects(body.get("tools"), "tools"),
+        tools=tools_of(body),
         tool_choice=None,
         stop=stop_words(options.get("stop")),
         response_format=_response_format(body.get("format")),
@@ -187,9 +187,7 @@ def _response_format(value: object) -> Mapping[str, Any] | None:
 
 
 def _call_to_openai(call: Mapping[str, Any], spare_id: str) -> dict[str, Any]:
-    function = call.get("function")
-    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-        raise Refusal(400, "invalid_request", "a tool call must have a function with a name")
+    function = call["function"]
     arguments = function.get("arguments")
     return {
         "id": call.get("id") or spare_id,

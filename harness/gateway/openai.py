@@ -18,11 +18,13 @@ from harness.gateway.wire import (
     encode,
     flag,
     messages_of,
-    objects,
     stop_words,
+    tools_of,
 )
 
 _SAID = frozenset(("messages", "tools", "functions", "prompt", "system", "input", "context", "images"))
+ASKED_BYTES = 64 << 10
+"""Of a request, less what was said, that is kept with its record: the records of a run stay in memory to its end."""
 _ERROR_TYPES = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error"}
 
 
@@ -38,14 +40,15 @@ def read_chat(body: Mapping[str, Any], policy: Policy) -> tuple[Ask, Reply]:
     response_format = body.get("response_format")
     if response_format is not None and not isinstance(response_format, dict):
         raise Refusal(400, "invalid_request", "response_format must be an object")
-    tools = objects(body.get("tools"), "tools")
+    if not isinstance(body.get("tool_choice"), str | dict | None):
+        raise Refusal(400, "invalid_request", "tool_choice must be a string or an object")
     stream_options = body.get("stream_options") or {}
     if not isinstance(stream_options, dict):
         raise Refusal(400, "invalid_request", "stream_options must be an object")
     ask = Ask(
         dialect="openai",
         messages=messages,
-        tools=tools,
+        tools=tools_of(body),
         tool_choice=body.get("tool_choice"),
         stop=stop_words(body.get("stop")),
         response_format=response_format,
@@ -56,10 +59,13 @@ def read_chat(body: Mapping[str, Any], policy: Policy) -> tuple[Ask, Reply]:
 
 
 def asked(body: Mapping[str, Any]) -> dict[str, Any]:
-    """What the framework asked for, as sent, less what was said; of the tools their number."""
+    """What the framework asked for, as sent, less what was said; of the tools their number. Of what is larger than
+    anybody's parameters the size alone."""
     rest = {name: value for name, value in body.items() if name not in _SAID}
     tools = body.get("tools")
-    return rest | {"tools": len(tools) if isinstance(tools, list) else 0}
+    number = {"tools": len(tools) if isinstance(tools, list) else 0}
+    size = len(encode(rest))
+    return (rest if size <= ASKED_BYTES else {"left_out_bytes": size}) | number
 
 
 def models(policy: Policy) -> dict[str, Any]:

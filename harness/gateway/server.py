@@ -13,6 +13,7 @@ import uvicorn
 
 from harness.engines.base import ChatRequest, Engine, EngineError, Finish, ModelInfo
 from harness.errors import MachineError
+from harness.gateway.connections import BACKLOG, protocol
 from harness.gateway.door import Door
 from harness.gateway.policy import Policy
 
@@ -57,12 +58,12 @@ class Gateway:
         config = uvicorn.Config(
             door.app,
             interface="asgi3",
-            http="h11",
+            http=protocol(door.malformed),
+            backlog=BACKLOG,
             ws="none",
             lifespan="off",
             log_config=None,
             log_level="critical",  # malformed requests are the agent's doing; Door logs what is ours
-            limit_concurrency=256,  # connections; an agent must not use up the harness's file descriptors
             access_log=False,
             proxy_headers=False,
             server_header=False,

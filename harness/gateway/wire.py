@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -11,6 +12,14 @@ from harness.engines.base import Delta, Finish
 from harness.gateway.ledger import CallStatus
 
 Dialect = Literal["openai", "ollama"]
+
+MAX_DEPTH = 64
+"""Of objects and lists within each other. What is much deeper can be read and no longer written."""
+
+MAX_VALUES = 200_000
+"""In all objects and lists of a request. Python needs up to thirty times the bytes for small ones."""
+
+SAID_CHARACTERS = 2_000  # of a sentence about a request, which may quote it
 
 
 @dataclass(frozen=True)
@@ -62,7 +71,7 @@ class Refusal(Exception):
 
     def __init__(self, http_status: int, code: str, message: str) -> None:
         super().__init__(message)
-        self.failure = Failure("refused", http_status, code, message)
+        self.failure = Failure("refused", http_status, code, short(message))
 
 
 class Reply(Protocol):
@@ -92,18 +101,42 @@ def encode(value: object) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode()
 
 
-def decode_object(body: bytes) -> dict[str, Any]:
-    """A request's body. Raises Refusal when it isn't a JSON object."""
+def short(text: str) -> str:
+    """A sentence, cut where it quotes at length."""
+    return text if len(text) <= SAID_CHARACTERS else f"{text[: SAID_CHARACTERS - 1]}…"
+
+
+def decode_object(body: bytes | bytearray) -> dict[str, Any]:
+    """A request's body. Raises Refusal when it isn't a JSON object, or too deep or of too many values."""
     try:
         text = body.decode()
-        value = json.loads(text, parse_constant=_no_constant)
-        if "\\ud" in text or "\\uD" in text:
-            value = json.loads(_whole_characters(json.dumps(value, ensure_ascii=False)))
+        value = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise Refusal(400, "invalid_json", f"the request's body is not JSON: {error}") from None
     if not isinstance(value, dict):
         raise Refusal(400, "invalid_json", f"the request's body must be a JSON object, not {_kind(value)}")
+    _check_extent(value)
+    if "\\ud" in text or "\\uD" in text:
+        whole: dict[str, Any] = json.loads(_whole_characters(json.dumps(value, ensure_ascii=False)))
+        return whole
     return value
+
+
+def _check_extent(value: dict[str, Any]) -> None:
+    values = 0
+    level: list[dict[str, Any] | list[Any]] = [value]
+    for _ in range(MAX_DEPTH):
+        below: list[dict[str, Any] | list[Any]] = []
+        for container in level:
+            values += len(container)
+            if values > MAX_VALUES:
+                raise Refusal(413, "too_large", f"the request has more than {MAX_VALUES} values")
+            items = container.values() if isinstance(container, dict) else container
+            below += [item for item in items if isinstance(item, dict | list)]
+        if not below:
+            return
+        level = below
+    raise Refusal(400, "invalid_request", f"the request is nested more than {MAX_DEPTH} levels deep")
 
 
 def objects(value: object, where: str) -> list[dict[str, Any]]:
@@ -116,12 +149,43 @@ def objects(value: object, where: str) -> list[dict[str, Any]]:
 
 
 def messages_of(body: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The messages of a request, each with a role. Raises Refusal."""
+    """The messages of a request, each with a role, of the types that engines and guards rely on. Raises Refusal."""
     messages = objects(body.get("messages"), "messages")
     for number, message in enumerate(messages):
+        where = f"messages[{number}]"
         if not isinstance(message.get("role"), str):
-            raise Refusal(400, "invalid_request", f"messages[{number}].role must be a string")
+            raise Refusal(400, "invalid_request", f"{where}.role must be a string")
+        if not isinstance(message.get("content"), str | list | None):
+            raise Refusal(400, "invalid_request", f"{where}.content must be a string or a list of parts")
+        _check_strings(message, ("name", "tool_call_id", "reasoning_content", "thinking"), where)
+        for place, call in enumerate(objects(message.get("tool_calls"), f"{where}.tool_calls")):
+            _check_call(call, f"{where}.tool_calls[{place}]")
     return messages
+
+
+def tools_of(body: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The tools of a request, each a function with a name. Raises Refusal."""
+    tools = objects(body.get("tools"), "tools")
+    for number, tool in enumerate(tools):
+        function = tool.get("function")
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            raise Refusal(400, "invalid_request", f"tools[{number}] must have a function with a name")
+    return tools
+
+
+def _check_call(call: Mapping[str, Any], where: str) -> None:
+    function = call.get("function")
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        raise Refusal(400, "invalid_request", f"{where} must have a function with a name")
+    if not isinstance(function.get("arguments"), str | dict | None):
+        raise Refusal(400, "invalid_request", f"{where}.function.arguments must be a string or an object")
+    _check_strings(call, ("id",), where)
+
+
+def _check_strings(value: Mapping[str, Any], names: Sequence[str], where: str) -> None:
+    for name in names:
+        if not isinstance(value.get(name), str | None):
+            raise Refusal(400, "invalid_request", f"{where}.{name} must be a string")
 
 
 def stop_words(value: object) -> tuple[str, ...]:
@@ -160,3 +224,10 @@ def _whole_characters(text: str) -> str:
 
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):  # it could not be passed on
+        raise ValueError(f"{short(digits)} is out of range")
+    return number
