@@ -157,6 +157,8 @@ def messages_of(body: Mapping[str, Any]) -> list[dict[str, Any]]:
             raise Refusal(400, "invalid_request", f"{where}.role must be a string")
         if not isinstance(message.get("content"), str | list | None):
             raise Refusal(400, "invalid_request", f"{where}.content must be a string or a list of parts")
+        if isinstance(parts := message.get("content"), list):
+            _check_parts(parts, f"{where}.content")
         _check_strings(message, ("name", "tool_call_id", "reasoning_content", "thinking"), where)
         for place, call in enumerate(objects(message.get("tool_calls"), f"{where}.tool_calls")):
             _check_call(call, f"{where}.tool_calls[{place}]")
@@ -171,6 +173,14 @@ def tools_of(body: Mapping[str, Any]) -> list[dict[str, Any]]:
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):
             raise Refusal(400, "invalid_request", f"tools[{number}] must have a function with a name")
     return tools
+
+
+def _check_parts(parts: Sequence[object], where: str) -> None:
+    """Text alone. An image, a sound or a file may be an address, and engines and providers go there and fetch it: a way
+    out to the internet and to the host's own services."""
+    for number, part in enumerate(parts):
+        if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
+            raise Refusal(400, "unsupported_parameter", f"{where}[{number}] must be a part of the type text")
 
 
 def _check_call(call: Mapping[str, Any], where: str) -> None:

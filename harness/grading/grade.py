@@ -36,7 +36,6 @@ def grade(
     *,
     sweep: str = "",
     run: str = "",
-    runtime: str | None = None,
 ) -> Grade:
     """The verdict on `patch`, against the tests of `task`. Raises Cancelled.
 
@@ -47,7 +46,7 @@ def grade(
     if not patch:
         return Grade("empty_patch", None, None, b"")
 
-    setting = Setting(client, prepared, limits, cancelled, sweep, run, runtime)
+    setting = Setting(client, prepared, limits, cancelled, sweep, run)
     try:
         tried = _try_tests(setting, task, patch)
         if tried.passed is None:

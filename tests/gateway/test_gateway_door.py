@@ -138,3 +138,20 @@ def test_half_a_request_does_not_hold_up_close(open_run):
         began = time.monotonic()
         assert len(run.close()) == 1
         assert time.monotonic() - began < 0.9
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "image_url", "image_url": {"url": "http://127.0.0.1:8080/what"}},
+        {"type": "file", "file": {"file_id": "https://example.com/what"}},
+        {"type": "text", "text": {"url": "x"}},
+        "text",
+    ],
+)
+def test_a_message_is_text_so_that_no_engine_fetches_what_an_agent_names(open_run, part):
+    run = open_run(HELLO)
+    response = run.chat(messages=[{"role": "user", "content": [{"type": "text", "text": "look"}, part]}])
+    assert (response.status_code, run.upstream()) == (400, [])
+    assert "messages[0].content[1]" in response.json()["error"]["message"]
+    assert run.chat(messages=[{"role": "user", "content": [{"type": "text", "text": "look"}]}]).status_code == 200
