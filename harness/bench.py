@@ -15,6 +15,7 @@ from harness.images.prepare import Prepared
 from harness.meter.figures import Idle
 from harness.meter.meter import Meter
 from harness.plan import Plan
+from harness.sandbox.doors import DoorKind
 
 UNLOADED = ""
 
@@ -40,6 +41,8 @@ class Bench:
     gateways: dict[str, Gateway]  # by engine name
     meter: Meter | None  # None: energy is not asked for
     cancelled: threading.Event
+    door: DoorKind = "socket"
+    runtime: str | None = None  # of containers; None: whatever Docker takes by itself
     elsewhere: str | None = None  # why Docker is taken to be on another machine; None for this one's
     session: int = 1
     idles: dict[str, Idle] = field(default_factory=dict)  # newest, by the label of the model in memory, or UNLOADED

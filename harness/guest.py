@@ -7,6 +7,7 @@ import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from docker.types import Mount
@@ -16,16 +17,17 @@ from harness.images.bundle import Bundle
 from harness.manifests import NOT_THE_AGENT
 from harness.plan import Plan, PlannedRun
 from harness.sandbox.container import Container, Running, SandboxError, tar_of
+from harness.sandbox.doors import SOCKET_DIR
+from harness.sandbox.relay import Relay, attach
 from harness.suites.base import TarEntry
 
 HOME = "/opt/harness"
 AGENT = f"{HOME}/agent"
 OUT = f"{HOME}/out"
 RESULT_NAME = "result.json"
-SOCKET_NAME = "gateway.sock"
-SOCKET_DIR = "/run/harness"
 ENDPOINT = "http://127.0.0.1:11434"
 FORWARDER_START_S = 20.0
+FORWARDER_SAYS_BYTES = 64 << 10  # of which more is not kept
 READY = re.compile(rb"^ready \d+(?: unwatched: (.*))?\n", re.MULTILINE)
 
 MESSAGE_CHARACTERS, DETAILS_CHARACTERS = 1_000, 10_000  # what a row of the database keeps; out.tar has all of it
@@ -35,6 +37,23 @@ STATUSES = ("submitted", "gave_up", "format_failure", "limit", "error")
 # The process group's number is written down, so that a signal reaches what the runner started as well.
 WRAPPER = f'echo $$ > {HOME}/pid; exec "$@"'
 TERMINATE = f'kill -s TERM -- "-$(cat {HOME}/pid)"'  # dash knows no other way to name a group
+
+
+@dataclass(frozen=True)
+class Way:
+    """An agent's way to its model, once it is open. To be closed."""
+
+    unwatched: str | None  # why the work directory can't be watched, if so
+    relay: Relay | None
+
+    @property
+    def ended(self) -> str | None:
+        """Why it is known to be gone by the sandbox's own doing."""
+        return self.relay.ended if self.relay else None
+
+    def close(self) -> None:
+        if self.relay:
+            self.relay.close()
 
 
 @dataclass(frozen=True)
@@ -57,7 +76,7 @@ class Visit:
             AGENT: self.planned.agent.folder,
         }
         if self.key is not None:
-            for name in ("forward.py", "watch.py"):
+            for name in ("forward.py", "multiplex.py", "watch.py"):
                 entries[f"{HOME}/{name}"] = paths.PACKAGE / "sandbox" / name
         if self.planned.agent.is_oracle:
             entries |= task.solution_files(f"{HOME}/solution")
@@ -73,16 +92,21 @@ class Visit:
             mounts.append(Mount(SOCKET_DIR, socket_dir, type="bind", read_only=True))
         return mounts
 
-    def start_forwarder(self, container: Container) -> str | None:
+    def start_forwarder(
+        self, container: Container, relay_to: Path | None = None, fault: Callable[[str], None] = lambda _: None
+    ) -> Way:
         """Start the loopback port that leads to the gateway and wait until it listens.
 
-        Returns why the work directory can't be watched, if so. Raises SandboxError.
+        It leads through the mounted socket, or where `relay_to` is the socket's path here through a relay: `fault` is
+        told when that breaks by no doing of the sandbox's. Raises SandboxError.
         """
         assert self.bundle is not None
         ready, output = threading.Event(), bytearray()
         argv = [self.bundle.python, f"{HOME}/forward.py", self.workdir]
 
         def hear(chunk: bytes) -> None:
+            if ready.is_set() or len(output) > FORWARDER_SAYS_BYTES:
+                return  # it is the agent's word by now: there is no end to what it may say
             output.extend(chunk)
             if READY.search(output):
                 ready.set()
@@ -93,12 +117,18 @@ class Visit:
             finally:
                 ready.set()
 
-        threading.Thread(target=forward, name="forwarder", daemon=True).start()
+        relay = None
+        if relay_to is not None:
+            relay = Relay(attach(container, [*argv, "relay"]), relay_to, hear, fault, ready.set)
+        else:
+            threading.Thread(target=forward, name="forwarder", daemon=True).start()
         word = READY.search(output) if ready.wait(FORWARDER_START_S) else None
         if word is None:
+            if relay:
+                relay.close()
             said = output.decode(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
             raise SandboxError(f"the way to the gateway can't be opened in the sandbox: {said[0]}")
-        return word[1].decode(errors="replace") if word[1] else None
+        return Way(word[1].decode(errors="replace") if word[1] else None, relay)
 
     def begin(self, container: Container, sink: Callable[[bytes], None]) -> Running:
         """Start the agent, its output to `sink`."""

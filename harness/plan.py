@@ -87,7 +87,7 @@ class Plan:
                 include={"repeats", "order", "warmup", "rest_s", "rest_band_c", "control_every", "when_busy", "idle_s",
                          "idle_every", "engine_state", "slots", "meter", "meter_at", "time_limit_s", "max_calls",
                          "max_tokens", "max_energy_j", "num_predict", "guard", "guard_patience", "think", "protocol",
-                         "cpus", "memory_mb", "disk_mb"}
+                         "door", "runtime", "cpus", "memory_mb", "disk_mb"}
             ),
             "runs": [
                 [r.agent.name, f"{r.engine_name}/{r.model_name}", r.task.name, r.repetition, r.protocol]

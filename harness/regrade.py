@@ -20,6 +20,7 @@ from harness.grading.grade import grade
 from harness.images.locate import prepare_all
 from harness.run import task_limits
 from harness.sandbox.container import wait_for_removals
+from harness.sandbox.doors import find_runtime
 from harness.spec import read_spec
 from harness.store import records
 from harness.store.artefacts import keep, read
@@ -60,6 +61,7 @@ def regrade(
     wanted = {run["task"] for run in runs}
     suite = gradable_here(choose(whole, [task.name for task in whole.tasks if task.name in wanted], None), [])
     reasons = {task.name: task.reason for task in suite.left_out}
+    runtime = find_runtime(client, spec.runtime)
     prepared = prepare_all(client, suite, runs_dir / "logs", say)
     tasks = {task.name: task for task in suite.tasks}
     cores = int(client.info()["NCPU"])
@@ -79,7 +81,9 @@ def regrade(
                 lost.append(run["run_id"])
                 continue
             limits = task_limits(task, cores, spec)
-            found = grade(client, task, image, patch, limits, threading.Event(), run=run["run_id"])
+            found = grade(
+                client, task, image, patch, limits, threading.Event(), run=run["run_id"], runtime=runtime
+            )  # fmt: skip
             number = db.table("grades").count_where("run_id = ?", [run["run_id"]]) + 1
             log = keep(runs_dir, folder, f"tests-{number}.log", found.log) if found.log else None
             notes = list(found.notes)

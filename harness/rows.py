@@ -90,6 +90,8 @@ def run_row(
         "harness_cpu_s": finished.energy.harness_cpu_s,
         "rest_cpu_s": finished.energy.rest_cpu_s,
         "conditions": json.dumps(finished.energy.conditions),
+        "door": bench.door if model else None,
+        "runtime": bench.runtime,
         "guard": plan.spec.guard if model else "off",
         "guard_patience": plan.spec.patience if model else None,
     }

@@ -8,11 +8,11 @@ import json
 import os
 import shutil
 import tarfile
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from harness import guest
@@ -36,7 +36,7 @@ from harness.output import Output
 from harness.plan import Plan, PlannedRun
 from harness.sandbox import history
 from harness.sandbox.container import Container, Exit, Limits, running, tar_of
-from harness.sandbox.leftovers import socket_dir_prefix, socket_root
+from harness.sandbox.doors import SOCKET_NAME, shared_folder
 from harness.spec import DEFAULT_GUARD_PATIENCE, Spec
 from harness.store.artefacts import Artefact, keep
 from harness.suites import Task
@@ -145,8 +145,9 @@ def _graded(bench: Bench, planned: PlannedRun, run_id: str, patch: bytes, limits
     image = bench.images[planned.task.name]
     try:
         return grade(
-            bench.client, planned.task, image, patch, limits, bench.cancelled, sweep=bench.sweep_id, run=run_id
-        )
+            bench.client, planned.task, image, patch, limits, bench.cancelled,
+            sweep=bench.sweep_id, run=run_id, runtime=bench.runtime,
+        )  # fmt: skip
     except (Cancelled, MachineError, OSError):
         raise
     except Exception as error:  # noqa: BLE001 - whatever a patch can make the parsers of logs and patches do
@@ -167,17 +168,14 @@ def _agent_stage(
     bundle = bench.bundles.get(planned.agent.name)
     model = planned.model
     door: Door | None = None
-    # The path of a socket may not exceed 107 bytes, whatever the runs folder is called.
     with (
-        tempfile.TemporaryDirectory(prefix=socket_dir_prefix(), dir=socket_root()) as private,
+        shared_folder() as socket_dir,
         (folder / "agent.log").open("wb") as log,
+        contextlib.ExitStack() as clean_up,
     ):
         output = Output(log)
-        # The container's root, without capabilities, is nobody special: it may enter the inner folder, which is what
-        # it sees. The outer one keeps this machine's other users out.
-        socket_dir = Path(private, "d")
-        socket_dir.mkdir()
-        socket_dir.chmod(0o755)
+        socket_path = socket_dir / SOCKET_NAME
+        shared = bench.door == "socket"
         try:
             if model:
                 try:
@@ -188,19 +186,22 @@ def _agent_stage(
                     return
                 cleared = time.monotonic()  # the last that is done to make an engine ready
                 windows.clear = (cleared - finished.readiness.clear_s, cleared)
-                door = bench.gateways[model.info.engine].open(
-                    socket_dir / guest.SOCKET_NAME, _policy(plan, planned), model.info, folder
-                )
+                door = bench.gateways[model.info.engine].open(socket_path, _policy(plan, planned), model.info, folder)
             limits = task_limits(planned.task, bench.cores, plan.spec, plan.spec.time_limit_s)
             visit = guest.Visit(planned, plan, prepared.workdir, bundle, door.key if door else None)
             with running(
                 bench.client, prepared.image, kind="run", limits=limits,
                 files=visit.files(), sweep=bench.sweep_id, run=run_id,
-                mounts=visit.mounts(str(socket_dir) if door else None),
+                mounts=visit.mounts(str(socket_dir) if door and shared else None), runtime=bench.runtime,
             ) as container:  # fmt: skip
                 history.check(container, prepared.workdir, prepared.base)
-                if door and (trouble := visit.start_forwarder(container)):
-                    finished.flags.append(f"workdir_unwatched: {trouble}")
+                if door:
+                    way = visit.start_forwarder(
+                        container, None if shared else socket_path, partial(door.stop, "sandbox_error")
+                    )
+                    clean_up.callback(way.close)
+                    if way.unwatched:
+                        finished.flags.append(f"workdir_unwatched: {way.unwatched}")
                 engine_bytes = model.engine.memory_bytes if model else None
                 watch = UsageWatch(container, engine_bytes)
                 if watch.group.cpu is None:
@@ -224,6 +225,8 @@ def _agent_stage(
                     finished.usage = watch.stop()
                 if door:
                     _close(bench, door, planned, finished)
+                    if way.ended:
+                        finished.flags.append(f"relay_ended: {way.ended}")
                 state = container.state_after(finished.exit)
                 if state.word != "running":
                     finished.exit = None  # what Docker says of a command whose container has died means nothing

@@ -97,6 +97,10 @@ class Spec(BaseModel):
     think: bool = False
     protocol: Literal["auto", "text", "tools"] = "auto"
     """auto: tools where model and agent both have them, else text."""
+    door: Literal["auto", "socket", "relay"] = "auto"
+    """The sandbox's way to its model: a socket that it shares with the harness, or a stream of Docker's own."""
+    runtime: Name | None = None
+    """Docker's name of what runs containers, as runsc; unset: Docker's default."""
     cpus: Annotated[Number, Field(ge=0.01)] | None = None
     """Cores of a sandbox. Unset, as the two below: 2, 4,096 and 10,240, or what a task asks for beyond."""
     memory_mb: Annotated[int, Field(ge=64, le=1 << 30)] | None = None

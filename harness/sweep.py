@@ -30,7 +30,7 @@ from harness.experiment import Carbon, Experiment
 from harness.gateway.server import Gateway
 from harness.images import bundle
 from harness.images.locate import prepare_all
-from harness.images.prepare import IN_USE
+from harness.images.prepare import IN_USE, Prepared
 from harness.meter.budget import check_budget
 from harness.meter.external import ExternalMeter
 from harness.meter.meter import External, Meter
@@ -38,7 +38,7 @@ from harness.outcome import ENDINGS, outcome
 from harness.plan import Plan, PlannedRun
 from harness.rows import call_energy_row, call_row, run_row
 from harness.run import Finished, execute
-from harness.sandbox import daemon, leftovers
+from harness.sandbox import daemon, doors, leftovers
 from harness.sandbox.container import wait_for_removals
 from harness.store import records
 
@@ -140,6 +140,7 @@ def run_sweep(
         check_same(json.loads(resume["resolved"]), plan.resolved())
     cores = int(client.info()["NCPU"])
     check_cores(cores, plan)
+    runtime = doors.find_runtime(client, plan.spec.runtime)
     with contextlib.ExitStack() as clean_up:
         clean_up.callback(wait_for_removals)
         # First of all, since a machine that can't measure what was asked for is refused before anything is built.
@@ -158,6 +159,7 @@ def run_sweep(
             if made is not None:
                 bundles[agent.name] = made
 
+        door = _door(plan, client, runtime, prepared, bundles, progress)
         facts = machine.facts(daemon.facts(client))
         machine_id = machine.machine_id(facts)
         result = Result(str(resume["sweep_id"]) if resume else new_id())
@@ -180,7 +182,8 @@ def run_sweep(
             clean_up.callback(gateways[name].close)
         bench = Bench(
             client, cores, plan, result.sweep_id, runs_dir, prepared, bundles, gateways, meter, cancelled,
-            elsewhere=daemon.elsewhere(client), session=records.next_session(db, result.sweep_id),
+            door=door, runtime=runtime, elsewhere=daemon.elsewhere(client),
+            session=records.next_session(db, result.sweep_id),
             wall_factor=records.wall_factor(db, machine_id),
         )  # fmt: skip
         _run_all(bench, db, progress, result, machine_id, carbon)
@@ -201,6 +204,25 @@ def check_meter_at(plan: Plan) -> None:
         raise UserError(
             f"--meter-at engine: no engine of this sweep is on another machine ({found}): leave the flag out"
         )
+
+
+def _door(
+    plan: Plan,
+    client: docker.DockerClient,
+    runtime: str,
+    prepared: Mapping[str, Prepared],
+    bundles: Mapping[str, bundle.Bundle],
+    progress: Progress,
+) -> doors.DoorKind:
+    """The door of all runs that call a model. Raises UserError for one that does not work here."""
+    caller = next((bundles[agent.name] for agent in plan.agents if agent.manifest.calls_model), None)
+    if caller is None:
+        return "socket"
+    image = next(iter(prepared.values())).image
+    choice = doors.choose(plan.spec.door, client, runtime, lambda: doors.try_socket(client, image, caller, runtime))
+    if choice.reason:
+        progress.say(f"door: {choice.door}, since {choice.reason}")
+    return choice.door
 
 
 def _external(plan: Plan) -> External | None:

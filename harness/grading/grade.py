@@ -36,6 +36,7 @@ def grade(
     *,
     sweep: str = "",
     run: str = "",
+    runtime: str | None = None,
 ) -> Grade:
     """The verdict on `patch`, against the tests of `task`. Raises Cancelled.
 
@@ -46,7 +47,7 @@ def grade(
     if not patch:
         return Grade("empty_patch", None, None, b"")
 
-    setting = Setting(client, prepared, limits, cancelled, sweep, run)
+    setting = Setting(client, prepared, limits, cancelled, sweep, run, runtime)
     try:
         tried = _try_tests(setting, task, patch)
         if tried.passed is None:

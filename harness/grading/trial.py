@@ -44,6 +44,7 @@ class Setting:
     cancelled: threading.Event
     sweep: str = ""
     run: str = ""
+    runtime: str | None = None
 
     def container(self, files: bytes, lasts_s: float, network: str = "none") -> AbstractContextManager[Container]:
         """A fresh container with `files` in it, which ends by itself some time after `lasts_s`.
@@ -53,7 +54,7 @@ class Setting:
         limits = dataclasses.replace(self.limits, deadline_s=lasts_s + GRACE_S)
         return running(
             self.client, self.prepared.image, kind="grade", limits=limits, files=files, sweep=self.sweep, run=self.run,
-            hardened=False, network=network,
+            hardened=False, network=network, runtime=self.runtime,
         )  # fmt: skip
 
 

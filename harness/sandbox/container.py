@@ -252,6 +252,7 @@ def running(
     mounts: Sequence[docker.types.Mount] = (),
     hardened: bool = True,
     network: str = "none",
+    runtime: str | None = None,
 ) -> Iterator[Container]:
     """A started container of `image` with `files` (a tar, unpacked at /) in it.
 
@@ -271,6 +272,7 @@ def running(
             labels={KIND: kind, OWNER: owner(), SWEEP: sweep, RUN: run},
             host_config=client.api.create_host_config(
                 network_mode=network,
+                runtime=runtime,
                 init=True,
                 mem_limit=limits.memory_bytes,
                 memswap_limit=limits.memory_bytes,

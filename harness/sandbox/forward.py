@@ -1,8 +1,10 @@
-"""The sandbox's end of the door: forwards 127.0.0.1:11434 in the container to the gateway's Unix socket.
+"""The sandbox's end of the door: leads from 127.0.0.1:11434 in the container to the gateway.
 
-Copied into the container and started there with the bundle's Python, so it uses the standard library alone.
-Prints "ready" and the port once it listens, and why it can't watch the work directory, if so. It is one thread: an
-agent that uses up the container's process limit must not lose its way to the model.
+Two ways: through the gateway's Unix socket, mounted into the container; or, where that can't be, through its own
+standard input and output, which the harness holds the other end of. Copied into the container and started there
+with the bundle's Python, so it uses the standard library alone. It prints "ready" and the port on standard error once
+it listens, and why it can't watch the work directory, if so. It is one thread: an agent that uses up the container's
+process limit must not lose its way to the model.
 
 Into each request it puts a header with the fingerprint of the work directory at that moment.
 """
@@ -10,9 +12,16 @@ Into each request it puts a header with the fingerprint of the work directory at
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from harness.sandbox.multiplex import End, Multiplex, Wire, exchange
+else:  # beside this file: in a sandbox there is no package
+    from multiplex import End, Multiplex, Wire, exchange
 
 PORT = 11434
 SOCKET = "/run/harness/gateway.sock"
@@ -20,6 +29,7 @@ REQUEST = re.compile(rb"[A-Z]+ \S+ HTTP/1\.[01]\r\n")  # the first line of one
 BEGINNING = re.compile(rb"[A-Z]*( \S{0,8192}( [HTP/1.0]*\r?)?)?")  # of such a line
 
 Fingerprint = Callable[[], str | None]
+Connect = Callable[[], Awaitable[End]]
 
 
 class Exchange:
@@ -49,38 +59,23 @@ class Exchange:
         return line[0] + b"X-Harness-Workdir: " + fingerprint.encode() + b"\r\n" + whole[line.end() :]
 
 
-async def copy(source: asyncio.StreamReader, target: asyncio.StreamWriter, passed_on: Callable[[bytes], bytes]) -> None:
-    """Pass on what comes, as it comes, then the end of it."""
-    while data := await source.read(65536):
-        target.write(passed_on(data))
-        await target.drain()
-    target.write(passed_on(b""))
-    target.write_eof()
-
-
-async def forward(
-    client_in: asyncio.StreamReader, client_out: asyncio.StreamWriter, socket: str, fingerprint: Fingerprint
-) -> None:
-    """Serve one connection. Each direction ends by itself; when one breaks, both are cut, so that the gateway
-    sees at once that its client is gone."""
-    writers = [client_out]
-    exchange = Exchange(fingerprint)
+async def forward(client: End, connect: Connect, fingerprint: Fingerprint) -> None:
+    """Serve one connection."""
+    turns = Exchange(fingerprint)
 
     def answered(data: bytes) -> bytes:
-        exchange.answered()
+        turns.answered()
         return data
 
     try:
-        gateway_in, gateway_out = await asyncio.open_unix_connection(socket)
-        writers.append(gateway_out)
-        await asyncio.gather(copy(client_in, gateway_out, exchange.asked), copy(gateway_in, client_out, answered))
+        gateway = await connect()
     except OSError as error:
-        print(f"connection ended: {error}", file=sys.stderr, flush=True)
-        for writer in writers:
-            writer.transport.abort()
-    finally:
-        for writer in writers:
-            writer.close()
+        client.abort()
+        trouble: OSError | None = error
+    else:
+        trouble = await exchange(client, gateway, turns.asked, answered)
+    if trouble is not None:
+        print(f"connection ended: {trouble}", file=sys.stderr, flush=True)
 
 
 def watching(workdir: str) -> tuple[Fingerprint, str]:
@@ -103,27 +98,49 @@ def watching(workdir: str) -> tuple[Fingerprint, str]:
     return fingerprint, ""
 
 
-async def serve(port: int, socket: str, workdir: str) -> None:
+async def serve(port: int, connect: Connect, workdir: str) -> None:
+    """Listen until something ends it."""
     fingerprint, trouble = watching(workdir)
 
     async def connected(client_in: asyncio.StreamReader, client_out: asyncio.StreamWriter) -> None:
-        await forward(client_in, client_out, socket, fingerprint)
+        await forward(End.of_streams(client_in, client_out), connect, fingerprint)
 
     server = await asyncio.start_server(connected, "127.0.0.1", port)
-    print(f"ready {server.sockets[0].getsockname()[1]}{trouble}", flush=True)
+    print(f"ready {server.sockets[0].getsockname()[1]}{trouble}", file=sys.stderr, flush=True)
     await server.serve_forever()
 
 
-async def main(workdir: str) -> None:
+async def by_socket(port: int, socket: str, workdir: str) -> None:
+    async def connect() -> End:
+        return End.of_streams(*await asyncio.open_unix_connection(socket))
+
     # A socket that the sandbox may not use (SELinux, a remote Docker) is the machine's fault: without this every
     # agent would seem to crash.
     try:
-        _, probe = await asyncio.open_unix_connection(SOCKET)
+        probe = await connect()
     except OSError as error:
-        sys.exit(f"{SOCKET}: {error}")
-    probe.close()
-    await serve(PORT, SOCKET, workdir)
+        sys.exit(f"{socket}: {error}")
+    probe.writer.close()
+    await serve(port, connect, workdir)
+
+
+async def by_relay(port: int, workdir: str) -> None:
+    """Until the harness leaves, or does not keep to the rules."""
+    os.read(0, 1)  # it speaks when it is spoken to: what comes before the harness listens is lost to it
+    for descriptor in (0, 1):
+        os.set_blocking(descriptor, False)
+    wire = Wire(0, 1, lambda most: os.read(0, most), lambda data: os.write(1, data))
+    multiplex = Multiplex(wire, wire.read)
+
+    async def connect() -> End:
+        return End.of_channel(multiplex.open())
+
+    either = [asyncio.ensure_future(each) for each in (serve(port, connect, workdir), multiplex.run())]
+    done, _ = await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+    for task in done:
+        task.result()
+    sys.exit("the harness has left")
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1]))
+    asyncio.run(by_relay(PORT, sys.argv[1]) if sys.argv[2:] == ["relay"] else by_socket(PORT, SOCKET, sys.argv[1]))

@@ -110,6 +110,8 @@ COLUMNS: dict[str, dict[str, str]] = {
         "conditions": "JSON: temperatures, clocks, throttle events and load at the start and the end",
         "guard": "off, observe, nudge or stop; runs of different guards are never pooled",
         "guard_patience": "steps for which a guard that stops lets a loop go on; empty for the others",
+        "door": "the sandbox's way to its model: socket (mounted) or relay (a stream of Docker's); empty without one",
+        "runtime": "Docker's name of what ran its containers; empty for runs made before it was recorded",
     },
     "calls": {
         "call_id": "run_id and call_index",

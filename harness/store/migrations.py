@@ -527,3 +527,15 @@ def m007_loops(db: Database) -> None:
          AND net.layer = 'net' AND net.phase = 'agent' AND net.component = 'total';
     """,
     )
+
+
+@migration
+def m008_door_and_runtime(db: Database) -> None:
+    run_script(
+        db,
+        """
+    ALTER TABLE runs ADD COLUMN door TEXT CHECK (door IN ('socket', 'relay'));
+    ALTER TABLE runs ADD COLUMN runtime TEXT;
+    UPDATE runs SET door = 'socket' WHERE engine != 'none';
+    """,
+    )

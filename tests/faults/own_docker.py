@@ -5,7 +5,8 @@
         harness.popen(..., DOCKER_HOST=docker.address)
         docker.stop(); docker.start()
 
-It needs root. It has no bridge and touches no firewall; containers without a network and such of `--network host` run.
+It needs root. It has no bridge and touches no firewall; containers without a network run. Its network namespace is its
+own: a daemon without a bridge takes away the interface docker0 that it finds, which is the machine's daemon's.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import pytest
 
 START_S = 60.0
 STOP_S = 30.0
-NEEDED = ("dockerd", "docker", "mkfs.ext4", "mount", "setpriv")
+NEEDED = ("dockerd", "docker", "mkfs.ext4", "mount", "setpriv", "unshare")
 
 
 def missing() -> str | None:
@@ -86,7 +87,7 @@ class OwnDocker:
         with (self.folder / "log").open("ab") as log:
             # It dies with the tests, and its containerd with it.
             self.process = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", "dockerd", "--host", self.address,
+                ["unshare", "--net", "setpriv", "--pdeathsig", "KILL", "dockerd", "--host", self.address,
                  "--data-root", str(self.root), "--exec-root", str(self.folder / "exec"),
                  "--pidfile", str(self.folder / "docker.pid"),
                  # Where a containerd runs already it is used, in rooms of its own.

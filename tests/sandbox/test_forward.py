@@ -3,49 +3,40 @@
 from __future__ import annotations
 
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from harness.sandbox import forward
 from harness.sandbox.watch import NOTHING
+from tests.relayed import relayed, start_forwarder
 
-START = """
-import asyncio, os, sys
-sys.path.insert(0, os.path.dirname(sys.argv[1]))
-import forward
-asyncio.run(forward.serve(0, sys.argv[2], sys.argv[3]))
-"""
 REQUEST = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"
 
 
-@pytest.fixture
-def door(tmp_path: Path) -> Iterator[tuple[int, socket.socket]]:
+@pytest.fixture(params=["socket", "relay"])
+def door(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[int, socket.socket]]:
     """The port that the forwarder listens on, and the listening socket at the gateway's end."""
     path = tmp_path / "gateway.sock"
     (tmp_path / "work").mkdir()
-    with socket.socket(socket.AF_UNIX) as gateway:
+    with socket.socket(socket.AF_UNIX) as gateway, ExitStack() as clean_up:
         gateway.bind(str(path))
         gateway.listen()
         gateway.settimeout(10)
-        # -I -S: with nothing but the standard library, as in a sandbox.
-        process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", START, forward.__file__, str(path), str(tmp_path / "work")],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        if request.param == "relay":
+            yield clean_up.enter_context(relayed(path, tmp_path / "work")).port, gateway
+            return
+        process = start_forwarder("by_socket", str(path), str(tmp_path / "work"))
         try:
-            assert process.stdout is not None
-            word, port = process.stdout.readline().split()
-            assert word == "ready"
+            probe, _ = gateway.accept()
+            probe.close()
+            assert process.stderr is not None
+            word, port = process.stderr.readline().split()
+            assert word == b"ready"
             yield int(port), gateway
         finally:
             process.kill()
