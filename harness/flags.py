@@ -66,7 +66,10 @@ FLAGS: dict[str, Flag] = {
     "answers_truncated": Flag("an answer was cut by its longest length or the window, or a prompt did not fit"),
     # What the agent left.
     "patch_left_out_large_files": Flag(
-        "a changed file over 32 MiB, or what is new beyond 64 MiB together, is not in the patch"
+        "a changed file over 32 MiB, or what is new beyond 64 MiB or 20,000 files together, is not in the patch"
+    ),
+    "patch_left_out_names_of_git": Flag(
+        "a file by a name that git takes into no tree (`.GIT`, a link `.gitmodules`) is not in the patch"
     ),
     "out_folder_too_large": Flag("the agent left over 64 MiB of its own files; none but its claim was kept"),
     "output_cut": Flag("the agent printed over 16 MiB; the middle was not kept"),

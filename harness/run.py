@@ -26,7 +26,7 @@ from harness.gateway.ledger import CallRecord
 from harness.gateway.policy import Policy
 from harness.gateway.server import Door
 from harness.grading.grade import Grade, grade
-from harness.grading.trial import Cancelled
+from harness.grading.trial import Cancelled, work_directory
 from harness.images.prepare import Prepared
 from harness.meter.budget import EnergyBudget
 from harness.meter.run_energy import RunEnergy, Windows, clocks_apart, none, run_energy
@@ -35,6 +35,7 @@ from harness.outcome import EndedBy
 from harness.output import Output
 from harness.plan import Plan, PlannedRun
 from harness.sandbox import history
+from harness.sandbox.archive import TooMuch
 from harness.sandbox.container import Container, Exit, Limits, running, tar_of
 from harness.sandbox.doors import SOCKET_NAME, shared_folder
 from harness.spec import DEFAULT_GUARD_PATIENCE, Spec
@@ -91,7 +92,7 @@ def execute(bench: Bench, planned: PlannedRun, run_id: str, on_stage: Callable[[
     try:
         on_stage("setup")
         _agent_stage(bench, planned, run_id, folder, finished, windows, began, on_stage)
-        if finished.ended_by != "cancelled":
+        if finished.ended_by != "cancelled" and finished.grade.verdict != "patch_rejected":
             on_stage("grading")
             graded_from = time.monotonic()
             limits = task_limits(planned.task, bench.cores, bench.plan.spec)
@@ -331,14 +332,17 @@ def _close(bench: Bench, door: Door, planned: PlannedRun, finished: Finished) ->
 def _collect(bench: Bench, container: Container, prepared: Prepared, folder: Path, finished: Finished) -> None:
     """Read the dead container: the work directory's difference, the agent's claim, what else it left."""
     try:
-        archive = container.archive(prepared.workdir)
-    except FileNotFoundError:
-        archive = io.BytesIO(tar_of({}))  # the agent removed all of it
-    with archive:
-        difference = prepared.base.difference(archive)
-    finished.patch = difference.patch
-    if difference.too_large:
-        finished.flags.append("patch_left_out_large_files")
+        try:
+            difference = prepared.base.difference(work_directory(container, prepared.workdir, bench.cancelled))
+        except FileNotFoundError:
+            difference = prepared.base.difference(io.BytesIO(tar_of({})))  # the agent removed all of it
+        finished.patch = difference.patch
+        if difference.too_large:
+            finished.flags.append("patch_left_out_large_files")
+        if difference.unnameable:
+            finished.flags.append("patch_left_out_names_of_git")
+    except TooMuch as error:
+        finished.grade = Grade("patch_rejected", f"no patch can be taken: {error}", None, b"")
     with contextlib.suppress(FileNotFoundError):
         finished.claim = _claim(container)
         try:

@@ -17,9 +17,10 @@ from pathlib import PurePosixPath
 
 from harness.errors import MachineError, UserError, nearest
 from harness.grading import record
-from harness.grading.trial import Log, Setting, Tried, left_file, lists_of, place, run_tests
+from harness.grading.trial import Log, Setting, Tried, left_file, lists_of, place, run_tests, work_directory
+from harness.sandbox.archive import File, TooMuch
 from harness.sandbox.container import SandboxError, tar_of
-from harness.sandbox.tree import Applied, Base, File, PatchRejected, touched
+from harness.sandbox.tree import Applied, Base, PatchRejected, touched
 from harness.suites.base import TarEntry
 from harness.suites.swebench import END, START, SweBenchTask, patched_files
 
@@ -169,8 +170,10 @@ def _by_gnu_patch(setting: Setting, patch: bytes) -> bytes:
         done = container.exec(["sh", "-c", FUZZY, "sh", prepared.workdir], sink=log.add)
         if done.code != 0:
             raise PatchRejected(log.content.decode(errors="replace").strip()[-400:] or f"patch: exit code {done.code}")
-        with container.archive(prepared.workdir) as archive:
-            return prepared.base.difference(archive).patch
+        try:
+            return prepared.base.difference(work_directory(container, prepared.workdir, setting.cancelled)).patch
+        except TooMuch as error:
+            raise PatchRejected(str(error)) from error
 
 
 def _script(task: SweBenchTask, recorded: str | None) -> str:

@@ -8,7 +8,7 @@ import os
 import tarfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -16,14 +16,16 @@ from pathlib import PurePosixPath
 import docker
 
 from harness.images.prepare import Prepared
+from harness.sandbox.archive import File, Limited
 from harness.sandbox.container import Container, Exit, Limits, SandboxError, running
-from harness.sandbox.tree import Base, File
+from harness.sandbox.tree import Base
 from harness.suites.base import TarEntry
 
 GRACE_S = 60.0  # a container outlives its tests by this, so that what they left can be read
 LOG_BYTES = 4 << 20
 POLL_S = 0.1
 DISK_LOOK_S = 5.0
+IMAGES_BYTES = 4 << 30  # of a work directory, besides what is written in a container
 
 REMOVED, EMPTIED = "/opt/harness/removed", "/opt/harness/emptied"
 # Lists are read from files: there may be any number of names, with any character in them.
@@ -136,6 +138,21 @@ def run_tests(
     if exit_.code >= 128:
         return exit_, f"were killed (exit code {exit_.code})"
     return exit_, None
+
+
+def work_directory(container: Container, path: str, cancelled: threading.Event) -> Limited:
+    """The tar of a work directory, to be read as it comes, and no further than it can be full of anything but holes.
+
+    Reading raises Cancelled, FileNotFoundError when there is no such folder any more, SandboxError, TooMuch.
+    """
+
+    def pieces() -> Iterator[bytes]:
+        for piece in container.stream(path):
+            if cancelled.is_set():
+                raise Cancelled
+            yield piece
+
+    return Limited(pieces(), container.limits.disk_bytes + IMAGES_BYTES)
 
 
 def left_file(container: Container, path: str, limit_bytes: int) -> bytes | None:

@@ -134,24 +134,28 @@ class Container:
         with _docker("files can't be put into the sandbox"):
             self.client.api.put_archive(self.id, path, archive)
 
-    def archive(self, path: str, limit_bytes: int | None = None) -> IO[bytes]:
-        """A tar of `path` in a temporary file, also of a dead container.
+    def stream(self, path: str) -> Iterator[bytes]:
+        """A tar of `path` in pieces as they come, also of a dead container.
 
-        Raises FileNotFoundError when there is no such path, ValueError when the tar is larger than the limit.
+        Raises FileNotFoundError when there is no such path, SandboxError.
         """
-        file = tempfile.TemporaryFile(prefix="harness-archive-")  # noqa: SIM115 - the caller's
         try:
             with _docker(f"{path} can't be read from the sandbox"):
                 chunks, _ = self.client.api.get_archive(self.id, path, chunk_size=1 << 20)
-                for chunk in chunks:
-                    file.write(chunk)
-                    if limit_bytes is not None and file.tell() > limit_bytes:
-                        raise ValueError(f"{path} is larger than {limit_bytes} bytes")
+                yield from chunks
         except SandboxError as error:
-            file.close()
             if isinstance(error.__cause__, NotFound):
                 raise FileNotFoundError(path) from error
             raise
+
+    def archive(self, path: str, limit_bytes: int) -> IO[bytes]:
+        """The same in a temporary file. Raises ValueError besides, when the tar is larger than the limit."""
+        file = tempfile.TemporaryFile(prefix="harness-archive-")  # noqa: SIM115 - the caller's
+        try:
+            for chunk in self.stream(path):
+                file.write(chunk)
+                if file.tell() > limit_bytes:
+                    raise ValueError(f"{path} is larger than {limit_bytes} bytes")
         except BaseException:
             file.close()
             raise

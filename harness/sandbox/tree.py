@@ -9,7 +9,6 @@ no link, filter, attribute, hook or configuration that an agent left behind is f
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import os
 import shutil
@@ -17,13 +16,14 @@ import subprocess
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import IO, Literal
 
-from harness.errors import MachineError
+from harness.sandbox.archive import File, HardLink, Readable, Unnameable, files, paths
+from harness.sandbox.git import Ignored, git
 
 # Leftovers of running code. The base's own .gitignore files are applied besides.
 LEFTOVERS = (
@@ -36,28 +36,12 @@ LEFTOVERS = (
     "*.egg-info/",
 )
 
-# A file over this is left out of a patch and named: no fix of source code is that large.
-LARGEST_FILE_BYTES = 32 << 20
-LARGEST_CHANGE_BYTES = 64 << 20  # and of all that is new together, in the order of the archive
+# Of all that is new together, in the order of the archive; what is beyond is left out of a patch and named.
+LARGEST_CHANGE_BYTES = 64 << 20
+MOST_CHANGED_FILES = 20_000
 
 # In force whatever .gitattributes the tree holds: bytes are bytes.
 ATTRIBUTES = "* -text -filter -ident !eol !working-tree-encoding !diff !merge\n"
-
-ENVIRONMENT = {
-    "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
-    "HOME": "/nonexistent",
-    "GIT_CONFIG_NOSYSTEM": "1",
-    "GIT_CONFIG_GLOBAL": "/dev/null",
-    "GIT_OPTIONAL_LOCKS": "0",
-    "GIT_AUTHOR_NAME": "base",
-    "GIT_AUTHOR_EMAIL": "base@example.invalid",
-    "GIT_AUTHOR_DATE": "2000-01-01T00:00:00+0000",
-    "GIT_COMMITTER_NAME": "base",
-    "GIT_COMMITTER_EMAIL": "base@example.invalid",
-    "GIT_COMMITTER_DATE": "2000-01-01T00:00:00+0000",
-    "LC_ALL": "C.UTF-8",
-}
-
 
 Applied = Literal["git_apply", "three_way", "patch_fuzz"]
 
@@ -67,88 +51,10 @@ class PatchRejected(Exception):
 
 
 @dataclass(frozen=True)
-class File:
-    path: str  # relative to the work directory
-    mode: str  # git's: 100644, 100755 or 120000
-    content: bytes
-
-    @property
-    def blob(self) -> str:
-        return hashlib.sha1(b"blob %d\0" % len(self.content) + self.content, usedforsecurity=False).hexdigest()
-
-
-@dataclass(frozen=True)
 class Difference:
     patch: bytes  # empty when nothing changed
-    too_large: tuple[str, ...] = ()  # paths that were left out
-
-
-def _git(arguments: Sequence[str], *, git_dir: Path, stdin: bytes = b"", env: Mapping[str, str] = {}) -> bytes:
-    try:
-        done = subprocess.run(
-            ["git", "-c", "core.quotePath=false", f"--git-dir={git_dir}", *arguments],
-            input=stdin,
-            capture_output=True,
-            env={**ENVIRONMENT, **env},
-            check=False,
-        )
-    except FileNotFoundError as error:
-        raise MachineError("git is not installed: `sudo apt-get install git`") from error
-    if done.returncode != 0:
-        raise subprocess.CalledProcessError(done.returncode, done.args, done.stdout, done.stderr)
-    return done.stdout
-
-
-@dataclass(frozen=True)
-class TooLarge:
-    path: str
-
-
-@dataclass(frozen=True)
-class HardLink:
-    """A second name of a file that came before it in the archive."""
-
-    path: str
-    target: str
-
-
-def _relative(name: str) -> str | None:
-    """A member's path below the archive's top folder; None for the folder itself and for what is git's own."""
-    parts = PurePosixPath(name).parts[1:]
-    return None if not parts or ".git" in parts or ".." in parts else "/".join(parts)
-
-
-def paths(archive: IO[bytes]) -> list[str]:
-    """The paths of all that `files` would give, contents unread."""
-    archive.seek(0)
-    with tarfile.open(fileobj=archive, mode="r:") as tar:
-        found = [_relative(m.name) for m in tar if m.issym() or m.isfile() or m.islnk()]
-    return [path for path in found if path is not None]
-
-
-def files(archive: IO[bytes], skip: Container[str] = ()) -> Iterator[File | HardLink | TooLarge]:
-    """The files and links below an archive's top folder, `.git` and what is in `skip` left out.
-
-    Devices, sockets and pipes are nothing that a patch could hold.
-    """
-    archive.seek(0)
-    with tarfile.open(fileobj=archive, mode="r|") as tar:
-        for member in tar:
-            path = _relative(member.name)
-            if path is None or path in skip:
-                continue
-            if member.issym():
-                yield File(path, "120000", os.fsencode(member.linkname))
-            elif member.islnk():
-                target = _relative(member.linkname)
-                if target is not None:
-                    yield HardLink(path, target)
-            elif member.isfile() and member.size > LARGEST_FILE_BYTES:
-                yield TooLarge(path)
-            elif member.isfile():
-                stream = tar.extractfile(member)
-                assert stream is not None
-                yield File(path, "100755" if member.mode & 0o100 else "100644", stream.read())
+    too_large: tuple[str, ...] = ()  # paths that were left out, or changes of paths
+    unnameable: tuple[str, ...] = ()  # paths that git takes into no tree
 
 
 @dataclass(frozen=True)
@@ -160,7 +66,7 @@ class Base:
     @cached_property
     def entries(self) -> dict[str, tuple[str, str]]:
         """Path to (mode, blob) of every file in the base."""
-        listing = _git(["ls-tree", "-r", "-z", "HEAD"], git_dir=self.git_dir)
+        listing = git(["ls-tree", "-r", "-z", "HEAD"], git_dir=self.git_dir)
         entries = {}
         for line in listing.split(b"\0"):
             if line:
@@ -169,51 +75,56 @@ class Base:
                 entries[os.fsdecode(path)] = (mode, blob)
         return entries
 
-    def difference(self, archive: IO[bytes]) -> Difference:
-        """What changed from this base to `archive`, a seekable tar of the work directory.
+    def difference(self, archive: Readable) -> Difference:
+        """What changed from this base to `archive`, a tar of the work directory.
 
         New files that the base's ignore rules name are left out; a file of the base is compared whatever they say.
+        Raises TooMuch.
         """
-        new = [path for path in paths(archive) if path not in self.entries]
-        ignored = self._ignored(new)
         known = {blob for _, blob in self.entries.values()}
         state: dict[str, tuple[str, str]] = {}  # path to (mode, blob), as it is now
         too_large: list[str] = []
-        new_bytes = 0
-        with self._scratch() as env:
-            for file in files(archive, skip=ignored):
-                if isinstance(file, TooLarge):
+        unnameable: list[str] = []
+        new_bytes = new_files = 0
+        with self._scratch() as env, Ignored(self.git_dir, self.git_dir / "ignore") as ignored:
+            for file in files(archive):
+                new = file.path not in self.entries
+                if isinstance(file, Unnameable):
+                    unnameable.append(file.path)
+                elif new and PurePosixPath(file.path).name != ".gitignore" and file.path in ignored:
+                    pass
+                elif isinstance(file, HardLink) and file.target in state:
+                    state[file.path] = state[file.target]
+                elif not isinstance(file, File) or (new and new_files == MOST_CHANGED_FILES):
+                    # A hard link's content was left out by its first name.
                     too_large.append(file.path)
-                elif isinstance(file, HardLink):
-                    # A name of something that was left out is left out with it.
-                    if file.target in state:
-                        state[file.path] = state[file.target]
                 elif file.blob not in known and new_bytes + len(file.content) > LARGEST_CHANGE_BYTES:
                     too_large.append(file.path)
                 else:
                     state[file.path] = (file.mode, file.blob)
+                    new_files += new
                     if file.blob not in known:
                         new_bytes += len(file.content)
                         _write_object(Path(env["GIT_OBJECT_DIRECTORY"]), file)
             changed = {path: entry for path, entry in state.items() if self.entries.get(path) != entry}
             deleted = self.entries.keys() - state.keys() - set(too_large)
             if not changed and not deleted:
-                return Difference(b"", tuple(too_large))
+                return Difference(b"", tuple(too_large), tuple(unnameable))
             lines = [f"0 {'0' * 40}\t{path}\0" for path in deleted]
             lines += [f"{mode} {blob}\t{path}\0" for path, (mode, blob) in changed.items()]
-            _git(
+            git(
                 ["update-index", "-z", "--index-info"],
                 git_dir=self.git_dir,
                 stdin=os.fsencode("".join(lines)),
                 env=env,
             )
-            patch = _git(
+            patch = git(
                 ["diff", "--cached", "--binary", "--full-index", "--find-renames", "--no-ext-diff",
                  "--no-textconv", "--no-color", "HEAD"],
                 git_dir=self.git_dir,
                 env=env,
             )  # fmt: skip
-        return Difference(patch, tuple(too_large))
+        return Difference(patch, tuple(too_large), tuple(unnameable))
 
     def apply(self, patch: bytes) -> tuple[list[File], list[str], Applied]:
         """The files that a patch of this base changes, the paths that it removes, and what it took to apply it.
@@ -224,30 +135,38 @@ class Base:
             applied: Applied = "git_apply"
             arguments = ["apply", "--cached", "--whitespace=nowarn"]
             try:
-                _git([*arguments, "-"], git_dir=self.git_dir, stdin=patch, env=env)
+                git([*arguments, "-"], git_dir=self.git_dir, stdin=patch, env=env)
             except subprocess.CalledProcessError as error:
                 try:
-                    _git([*arguments, "--3way", "-"], git_dir=self.git_dir, stdin=patch, env=env)
+                    git([*arguments, "--3way", "-"], git_dir=self.git_dir, stdin=patch, env=env)
                 except subprocess.CalledProcessError:
                     # The first complaint is about the patch, the second often about blobs that nobody has.
                     raise PatchRejected(error.stderr.decode(errors="replace").strip()) from error
                 applied = "three_way"
-            raw = _git(
+            raw = git(
                 ["diff", "--cached", "--raw", "-z", "--no-renames", "--full-index", "HEAD"],
                 git_dir=self.git_dir,
                 env=env,
             )
             fields = raw.split(b"\0")[:-1]
-            changed, removed = [], []
+            modes, removed = [], []
             for facts, name in zip(fields[::2], fields[1::2], strict=True):
                 _, mode, _, blob, status = facts.decode().split(" ")
-                path = os.fsdecode(name)
                 if status == "D":
-                    removed.append(path)
+                    removed.append(os.fsdecode(name))
                 else:
-                    content = _git(["cat-file", "blob", blob], git_dir=self.git_dir, env=env)
-                    changed.append(File(path, mode, content))
+                    modes.append((os.fsdecode(name), mode, blob))
+            contents = self._contents([blob for *_, blob in modes], env)
+            changed = [File(path, mode, content) for (path, mode, _), content in zip(modes, contents, strict=True)]
         return changed, removed, applied
+
+    def _contents(self, blobs: Sequence[str], env: Mapping[str, str]) -> Iterator[bytes]:
+        asked = "".join(f"{blob}\n" for blob in blobs).encode()
+        answers = io.BytesIO(git(["cat-file", "--batch"], git_dir=self.git_dir, stdin=asked, env=env))
+        for _ in blobs:
+            _, _, size = answers.readline().split()
+            yield answers.read(int(size))
+            answers.read(1)
 
     @contextlib.contextmanager
     def _scratch(self) -> Iterator[dict[str, str]]:
@@ -259,45 +178,15 @@ class Base:
                 "GIT_ALTERNATE_OBJECT_DIRECTORIES": str(self.git_dir / "objects"),
             }
             Path(folder, "objects").mkdir()
-            _git(["read-tree", "HEAD"], git_dir=self.git_dir, env=env)
+            git(["read-tree", "HEAD"], git_dir=self.git_dir, env=env)
             yield env
-
-    def _ignored(self, names: Iterable[str]) -> set[str]:
-        asked = [name for name in names if PurePosixPath(name).name != ".gitignore"]
-        return ignored(self.git_dir, self.git_dir / "ignore", asked)
-
-
-def ignored(git_dir: Path, rules: Path, names: Sequence[str]) -> set[str]:
-    """Those paths that the .gitignore files below `rules` and the common leftovers name."""
-    if not names:
-        return set()
-    done = subprocess.run(
-        [
-            "git",
-            f"--git-dir={git_dir}",
-            f"--work-tree={rules}",
-            "check-ignore",
-            "--no-index",
-            "-z",
-            "--stdin",
-        ],
-        # With the dot a file that is called ":!x" is no pattern.
-        input=os.fsencode("\0".join(f"./{name}" for name in names)),
-        capture_output=True,
-        cwd=rules,
-        env=ENVIRONMENT,
-        check=False,
-    )
-    if done.returncode not in (0, 1):  # 1: none is ignored
-        raise MachineError(f"git check-ignore failed: {done.stderr.decode(errors='replace').strip()}")
-    return {os.fsdecode(path).removeprefix("./") for path in done.stdout.split(b"\0") if path}
 
 
 def touched(patch: bytes) -> list[str]:
     """The paths that a patch names, whether or not it applies. Raises PatchRejected for what is no patch."""
     with tempfile.TemporaryDirectory(prefix="harness-touched-") as folder:
         try:
-            listing = _git(["apply", "--numstat", "-z", "-"], git_dir=Path(folder), stdin=patch)
+            listing = git(["apply", "--numstat", "-z", "-"], git_dir=Path(folder), stdin=patch)
         except subprocess.CalledProcessError as error:
             raise PatchRejected(error.stderr.decode(errors="replace").strip()) from error
     # "added TAB deleted TAB path", or for a rename an empty path and then both.
@@ -325,7 +214,7 @@ def _tracked(archive: IO[bytes], git_dir: Path) -> set[str]:
             return set()
         shutil.copyfileobj(stream, copy)
         copy.flush()
-        listing = _git(["ls-files", "-z"], git_dir=git_dir, env={"GIT_INDEX_FILE": copy.name})
+        listing = git(["ls-files", "-z"], git_dir=git_dir, env={"GIT_INDEX_FILE": copy.name})
     return {os.fsdecode(path) for path in listing.split(b"\0") if path}
 
 
@@ -338,21 +227,26 @@ def create_base(git_dir: Path, archive: IO[bytes], *, everything: bool = False) 
     git_dir.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=git_dir.name + ".", dir=git_dir.parent))
     try:
-        _git(["init", "--quiet", "--bare", "--initial-branch=main", "--template="], git_dir=part)
+        git(["init", "--quiet", "--bare", "--initial-branch=main", "--template="], git_dir=part)
         (part / "info").mkdir(exist_ok=True)
         (part / "info" / "attributes").write_text(ATTRIBUTES, encoding="utf-8")
         (part / "info" / "exclude").write_text("\n".join(LEFTOVERS) + "\n", encoding="utf-8")
         rules = part / "ignore"
         rules.mkdir()
+        archive.seek(0)
         for file in files(archive):
             if isinstance(file, File) and PurePosixPath(file.path).name == ".gitignore" and file.mode != "120000":
                 target = rules / file.path
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(file.content)
         # What the image's own repository tracks is part of the base, whatever its ignore rules say.
-        with tempfile.TemporaryDirectory(prefix="harness-rules-") as none:
-            left_out = ignored(part, Path(none) if everything else rules, paths(archive)) - _tracked(archive, part)
+        with (
+            tempfile.TemporaryDirectory(prefix="harness-rules-") as none,
+            Ignored(part, Path(none) if everything else rules) as ignored,
+        ):
+            left_out = {path for path in paths(archive) if path in ignored} - _tracked(archive, part)
         entries: dict[str, tuple[str, str]] = {}
+        archive.seek(0)
         for file in files(archive, skip=left_out):
             if isinstance(file, HardLink) and file.target in entries:
                 entries[file.path] = entries[file.target]
@@ -360,11 +254,11 @@ def create_base(git_dir: Path, archive: IO[bytes], *, everything: bool = False) 
                 _write_object(part / "objects", file)
                 entries[file.path] = (file.mode, file.blob)
         index = "".join(f"{mode} {blob}\t{path}\0" for path, (mode, blob) in entries.items())
-        _git(["update-index", "-z", "--index-info"], git_dir=part, stdin=os.fsencode(index))
-        tree = _git(["write-tree"], git_dir=part).decode().strip()
-        commit = _git(["commit-tree", "-m", "base", tree], git_dir=part).decode().strip()
-        _git(["update-ref", "refs/heads/main", commit], git_dir=part)
-        _git(["repack", "-adq"], git_dir=part)
+        git(["update-index", "-z", "--index-info"], git_dir=part, stdin=os.fsencode(index))
+        tree = git(["write-tree"], git_dir=part).decode().strip()
+        commit = git(["commit-tree", "-m", "base", tree], git_dir=part).decode().strip()
+        git(["update-ref", "refs/heads/main", commit], git_dir=part)
+        git(["repack", "-adq"], git_dir=part)
         try:
             part.rename(git_dir)
         except OSError:
@@ -380,8 +274,8 @@ def agents_repository(base: Base, archive_prefix: str) -> bytes:
     with tempfile.TemporaryDirectory(prefix="harness-git-") as folder:
         git_dir = Path(folder) / ".git"
         shutil.copytree(base.git_dir, git_dir, ignore=shutil.ignore_patterns("ignore", "info", "index", "hooks"))
-        _git(["config", "core.bare", "false"], git_dir=git_dir)
-        _git(["read-tree", "HEAD"], git_dir=git_dir)
+        git(["config", "core.bare", "false"], git_dir=git_dir)
+        git(["read-tree", "HEAD"], git_dir=git_dir)
         buffer = io.BytesIO()
         with tarfile.open(fileobj=buffer, mode="w") as tar:
             tar.add(git_dir, arcname=f"{archive_prefix}/.git", filter=_as_root)

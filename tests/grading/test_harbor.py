@@ -15,6 +15,7 @@ from harness.grading.grade import grade
 from harness.grading.trial import Cancelled
 from harness.images.dockerfiles import build
 from harness.images.prepare import Prepared, prepare
+from harness.sandbox.archive import Limited
 from harness.sandbox.container import Limits, running, tar_of, wait_for_removals
 from harness.sandbox.daemon import connect
 from harness.suites import Task, load_suite
@@ -125,7 +126,7 @@ def test_a_file_that_became_a_folder_and_a_folder_that_became_a_link_are_graded_
     )
     with running(client, prepared.image, kind="run", limits=LIMITS, files=tar_of({})) as container:
         assert container.exec(["sh", "-c", f"cd /testbed && {script}"]).code == 0
-        patch = prepared.base.difference(container.archive("/testbed")).patch
+        patch = prepared.base.difference(Limited(container.stream("/testbed"), 1 << 30)).patch
     state = "cat README.md/inside.txt; readlink shopcart; ls lib | head -1; ls -d tests; ls | grep -c odd"
     tests = f"({state}) 2>&1; echo 0 > /logs/verifier/reward.txt"
     seen = grade(client, with_tests(task, tmp_path, tests), prepared, patch, LIMITS, NEVER)

@@ -15,6 +15,7 @@ from docker.errors import NotFound
 from harness.images.bases import ensure_base
 from harness.images.prepare import prepare
 from harness.sandbox import leftovers
+from harness.sandbox.archive import Limited
 from harness.sandbox.container import Container, Limits, SandboxError, running, tar_of, wait_for_removals
 from harness.sandbox.daemon import KIND, OWNER, connect, owner, owner_lives
 
@@ -46,10 +47,10 @@ def test_files_go_in_and_come_out_also_of_a_dead_container(client: docker.Docker
         assert output(container, "exit 9")[0] == 9
         container.kill()
         container.kill()  # a dead one is no error
-        with tarfile.open(fileobj=container.archive("/box")) as tar:
+        with tarfile.open(fileobj=container.archive("/box", 1 << 20)) as tar:
             assert {member.name for member in tar} >= {"box/a.txt", "box/run.sh"}
         with pytest.raises(FileNotFoundError):
-            container.archive("/nowhere")
+            container.archive("/nowhere", 1 << 20)
 
 
 def test_it_is_removed_when_the_work_in_it_fails(client: docker.DockerClient) -> None:
@@ -156,6 +157,6 @@ def test_history_is_cut_to_one_commit_and_the_old_one_is_out_of_reach(
         assert (code, said.split()) == (0, ["1", "before", "4"])
         container.exec(["sh", "-c", "cd /testbed; echo after > fix.py; echo y > debug.log; git commit -qam x"])
         container.kill()
-        patch = prepared.base.difference(container.archive("/testbed")).patch.decode()
+        patch = prepared.base.difference(Limited(container.stream("/testbed"), 1 << 30)).patch.decode()
     assert "+after" in patch
     assert "debug.log" not in patch

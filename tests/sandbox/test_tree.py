@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from harness.sandbox import tree
-from harness.sandbox.tree import Base, File, PatchRejected, agents_repository, create_base
+from harness.sandbox.archive import File
+from harness.sandbox.tree import Base, PatchRejected, agents_repository, create_base
 
 
 def archive(entries: dict[str, bytes | str | tuple[bytes, int]], hard: dict[str, str] | None = None) -> io.BytesIO:
@@ -184,6 +185,7 @@ def test_a_tracked_file_is_compared_whatever_the_ignore_rules_say(tmp_path: Path
         buffer = io.BytesIO()
         with tarfile.open(fileobj=buffer, mode="w") as tar:
             tar.add(repository, "testbed")
+        buffer.seek(0)
         return buffer
 
     base = create_base(tmp_path / "base.git", taken())
