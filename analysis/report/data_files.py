@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,10 @@ def write_json(document: Document, target: Path) -> list[Path]:
     }
     target.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return [target]
+
+
+# What a spreadsheet would reckon, and not a number with its sign.
+FORMULA = re.compile(r"[=@\t\r]|[+-](?![\d.,]*\s?%?$).")
 
 
 def write_csv(document: Document, folder: Path) -> list[Path]:
@@ -72,8 +77,14 @@ def _flat(row: Sequence[Value], spread: Sequence[bool]) -> list[Any]:
         if isinstance(value, Number):
             found += [value.value, value.low, value.high]
         else:
-            found += [value, None, None] if is_spread else [value]
+            text = _inert(value)
+            found += [text, None, None] if is_spread else [text]
     return found
+
+
+def _inert(value: Value) -> Value:
+    """A text as a spreadsheet takes it for text, also where it begins as a formula does: names are other people's."""
+    return f"'{value}" if isinstance(value, str) and FORMULA.match(value) else value
 
 
 def _block(block: Block) -> dict[str, Any]:

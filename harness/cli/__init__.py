@@ -31,6 +31,7 @@ from harness.cli import (
     view,
 )
 from harness.errors import HarnessError
+from harness.visible import for_terminal
 
 app = typer.Typer(
     name="harness",
@@ -98,7 +99,7 @@ def main() -> None:
     try:
         app()
     except HarnessError as error:
-        print(f"harness: {error}", file=sys.stderr)
+        print(f"harness: {for_terminal(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, SystemExit) as end:
         # Typer makes an exit of an interruption, and says nothing.

@@ -9,6 +9,7 @@ import typer
 
 from harness.cli.options import Json, names, print_json
 from harness.errors import UserError
+from harness.visible import for_terminal
 
 if TYPE_CHECKING:
     import docker
@@ -87,13 +88,13 @@ def _print(tried: Tried) -> None:
     protocol = tried.protocol or "-"
     print(f"{row['agent_s']:6.1f} s  {scenario.name:<16} {protocol:<6} {row['ended_by']:<17} {word}: {scenario.shows}")
     for problem in tried.problems:
-        print(f"          {problem}")
+        print(f"          {for_terminal(problem)}")
 
 
 def _finish(agent: Agent, tried: list[Tried], missing: list[NotTried], whole: bool) -> None:
     bad = [each for each in tried if each.problems]
     if bad and bad[0].output:
-        print(f"the end of what it printed in {bad[0].scenario.name}:", *bad[0].output, sep="\n  ")
+        print(f"the end of what it printed in {bad[0].scenario.name}:", *map(for_terminal, bad[0].output), sep="\n  ")
     for reason, count in _reasons(missing).items() if whole else ():
         print(f"not tried: {count} scenarios, for {reason}; agents/README.md says what goes into it")
     if bad:

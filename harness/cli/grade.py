@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from typing import Annotated
 
 import typer
@@ -36,7 +37,7 @@ def grade(
     with contextlib.closing(read_store(database)) as store:
         chosen = find_sweep(store, sweep)
     with writer_lock(database, f"grade {chosen['sweep_id']}"), contextlib.closing(open_store(database)) as store:
-        say = Console(stderr=True).print
+        say = functools.partial(Console(stderr=True).print, markup=False, highlight=False, soft_wrap=True)
         client = connect()
         leftovers.remove(client, leftovers.find(client))
         with paths.lock(IN_USE, shared=True):

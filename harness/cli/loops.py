@@ -11,6 +11,7 @@ import typer
 
 from harness.cli.options import Db, Json, RunsDir, places, print_json, print_table
 from harness.errors import UserError, nearest
+from harness.visible import for_terminal
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
@@ -190,7 +191,7 @@ def _of_run(run: Analysed, as_json: bool) -> None:
         print_json(said | {"loops": loops_of(digest), "steps": [_step_json(run, step) for step in steps]})
         return
     if run.history is None:
-        print(f"{run.run['run_id']}: {'unanalysable: ' if digest.unanalysable else ''}{run.why}")
+        print(f"{run.run['run_id']}: {'unanalysable: ' if digest.unanalysable else ''}{for_terminal(str(run.why))}")
         return
     beside = marks(run.history)
     several = len({step.thread for step in run.history.steps}) > 1
@@ -204,7 +205,7 @@ def _of_run(run: Analysed, as_json: bool) -> None:
         )  # fmt: skip
     heads = ["call", *(["conversation"] if several else []), "action", "outcome", "files", "progress", "loop"]
     print_table(f"run {run.run['run_id']}", heads, rows)
-    print(f"class       {said['class']}: {said['evidence']}")
+    print(f"class       {said['class']}: {for_terminal(str(said['evidence']))}")
     if digest.dead_end is None:
         print("wasted      nothing: after its last loop, if any, something got it further")
         return

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from harness.errors import UserError
+from harness.visible import for_terminal
 
 Db = Annotated[
     Path | None,
@@ -67,6 +68,7 @@ def print_table(title: str | None, columns: Sequence[str], rows: Sequence[Sequen
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     cells = [[shown(value) for value in row] for row in rows]
     lengths = [max(len(row[number]) for row in [list(columns), *cells]) for number in range(len(columns))]
@@ -80,7 +82,7 @@ def print_table(title: str | None, columns: Sequence[str], rows: Sequence[Sequen
             no_wrap=number == 0 or lengths[number] <= SENTENCE,
         )
     for row in cells:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))  # which is no markup, whoever wrote it
     console = Console()
     # A file or a pipe has no width of its own. A terminal that is too narrow wraps lines, which loses nothing; the
     # table would cut words and leave out columns.
@@ -95,7 +97,7 @@ def shown(value: Any) -> str:
         return "-"
     if isinstance(value, float):
         return f"{value:,.1f}"
-    return str(value).replace("[", "\\[")
+    return for_terminal(str(value))
 
 
 def print_or_json(as_json: bool, title: str | None, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:

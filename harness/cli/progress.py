@@ -14,6 +14,7 @@ from rich.text import Text
 
 from harness.outcome import outcome
 from harness.plan import Plan, PlannedRun
+from harness.visible import for_terminal
 
 STYLES = {
     "resolved": "green",
@@ -55,7 +56,7 @@ class SweepView:
     def say(self, text: str) -> None:
         self._now, self._since = text, time.monotonic()
         if not self._console.is_terminal:
-            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+            self._console.print(for_terminal(text), markup=False, highlight=False, soft_wrap=True)
 
     def run_started(self, planned: PlannedRun, attempt: int) -> None:
         self.running = True
@@ -77,7 +78,9 @@ class SweepView:
         self._console.print(line, soft_wrap=True)
         if word in ("invalid", "ungraded"):
             reason = row["ended_detail"] if word == "invalid" else row["verdict_detail"]
-            self._console.print(f"           {reason}", soft_wrap=True, markup=False, highlight=False)
+            self._console.print(
+                f"           {for_terminal(str(reason))}", soft_wrap=True, markup=False, highlight=False
+            )
 
     def _render(self) -> RenderableType:
         return Group(self._bar, Text(f"{self._now}  {time.monotonic() - self._since:.0f} s", style="dim"))

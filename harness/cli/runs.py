@@ -10,6 +10,7 @@ import typer
 
 from harness.cli.options import Db, Json, RunsDir, places, print_json, print_or_json, print_table, shown
 from harness.errors import UserError, nearest
+from harness.visible import for_terminal
 
 SHOWN = 50  # runs of a table where no limit is named
 
@@ -115,7 +116,7 @@ def show_run(
     beside = marks(analysed.history) if analysed.history else {}
     for name, value in run.items():
         text = ", ".join(value) if isinstance(value, list) else round(value, 3) if isinstance(value, float) else value
-        print(f"{name:<26} {'-' if value in (None, []) else text}")
+        print(f"{name:<26} {'-' if value in (None, []) else for_terminal(str(text))}")
     if children["calls"]:
         columns = {"call_index": "#", "status": "status", "input_tokens": "in", "cached_tokens": "cached",
                    "output_tokens": "out", "prefill_s": "prefill s", "decode_s": "decode s",

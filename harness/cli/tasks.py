@@ -9,6 +9,7 @@ import typer
 
 from harness.cli import tasks_build, tasks_pull
 from harness.cli.options import Data, Json, print_json, print_or_json, print_table, words
+from harness.visible import for_terminal
 
 if TYPE_CHECKING:
     from harness.verify import Proof
@@ -155,8 +156,8 @@ def _print_proofs(suite: str, proofs: list[Proof]) -> None:
     print_table(f"suite {suite}", shown, [[row[column] for column in shown] for row in rows])
     for proof in proofs:
         if not proof.good:
-            print(f"{proof.task}: {proof.why}")
-            print("".join(f"    {line}\n" for line in str(proof.log).splitlines()), end="")
+            print(f"{proof.task}: {for_terminal(str(proof.why))}")
+            print("".join(f"    {for_terminal(line)}\n" for line in str(proof.log).splitlines()), end="")
     if any(proof.wrong in ("one_hunk", "any_part") for proof in proofs):
         print("one_hunk: nothing less can be taken off; any_part: each part is enough; untouched is the proof of both")
     bad = sum(not proof.good for proof in proofs)

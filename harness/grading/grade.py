@@ -25,6 +25,11 @@ class Grade:
     log: bytes
     notes: tuple[str, ...] = ()  # what a reader of the verdict should know
 
+    def __post_init__(self) -> None:
+        # Names of files are in them, which need not be text, and what is stored has to be.
+        object.__setattr__(self, "detail", self.detail and _as_text(self.detail))
+        object.__setattr__(self, "notes", tuple(map(_as_text, self.notes)))
+
 
 def grade(
     client: docker.DockerClient,
@@ -77,6 +82,10 @@ def grade_untouched(
 
 def _graded(tried: Tried) -> Grade:
     return Grade("resolved" if tried.passed else "unresolved", tried.how or None, tried.test_s, tried.log, tried.notes)
+
+
+def _as_text(words: str) -> str:
+    return words.encode("utf-8", "backslashreplace").decode()
 
 
 def _try_tests(setting: Setting, task: Task, patch: bytes) -> Tried:

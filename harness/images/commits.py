@@ -16,8 +16,9 @@ GITHUB = "https://github.com/{repo}.git"
 FETCH_LIMIT_S = 1800
 OF_A_REPOSITORY = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR")
 
-# Above the attributes of the tree itself, which could leave files out or write into them.
-ATTRIBUTES = "* -export-ignore -export-subst\n"
+# Above the attributes of the tree itself, which could leave files out, write into them, or have them go through a
+# program that the user's own configuration names.
+ATTRIBUTES = "* -export-ignore -export-subst -filter\n"
 
 
 def fetch(repo: str, commit: str, source: str, only: Sequence[str] = ()) -> Path:

@@ -79,12 +79,20 @@ class HarborTask(CommonTask):
         return {folder: self.folder / "solution"}
 
 
+NEEDED = ("instruction.md", "tests/test.sh", "solution/solve.sh", "environment/Dockerfile")
+READ = ("task.toml", *NEEDED, "tests", "solution", "environment")
+
+
 def folder_hash(folder: Path, without: Collection[str] = ()) -> str:
     """A hash of the names and contents of all files below a folder, but for what is named at its top."""
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         inner = path.relative_to(folder)
-        if path.is_file() and "__pycache__" not in path.parts and inner.parts[0] not in without:
+        if "__pycache__" in path.parts or inner.parts[0] in without:
+            continue
+        if path.is_symlink():
+            digest.update(f"link {inner}\0{path.readlink()}\0".encode())
+        elif path.is_file():
             digest.update(f"{inner}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()[:16]
 
@@ -111,6 +119,11 @@ def load_task(folder: Path, suite: str) -> HarborTask:
     file = folder / "task.toml"
     if not folder.name.isprintable():
         raise UserError(f"{str(folder)!r}: a task's folder is its name in tables and files: rename it")
+    for read in READ:
+        if not (folder / read).resolve().is_relative_to(folder.resolve()):
+            raise UserError(
+                f"{folder}: {read} is a link that leads out of the task's folder: put the file itself there"
+            )
     try:
         raw = tomllib.loads(_text(file))
     except tomllib.TOMLDecodeError as error:
@@ -122,7 +135,7 @@ def load_task(folder: Path, suite: str) -> HarborTask:
         field = ".".join(str(part) for part in problem["loc"])
         what = EXPECTED.get(field) or expected(problem)
         raise UserError(f"{file}: {field}: expected {what}, found {problem['input']!r}") from error
-    for needed in ("instruction.md", "tests/test.sh", "solution/solve.sh", "environment/Dockerfile"):
+    for needed in NEEDED:
         if not (folder / needed).is_file():
             raise UserError(f"{folder}: {needed} is missing (see tasks/README.md for the layout)")
     instruction = _text(folder / "instruction.md")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,8 +41,11 @@ FIELDS = (
 # Files of a test patch that are data and no tests, by the ends of their names.
 NO_TEST_ENDS = (".json", ".png", "csv", ".txt", ".md", ".jpg", ".jpeg", ".pkl", ".yml", ".yaml", ".toml")
 
-# Both reach git's command line.
-PATTERNS = {"repo": r"[\w.-]+/[\w.-]+", "base_commit": r"[0-9a-f]{40}"}
+# It becomes the name of files, images and folders.
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+
+# Both reach git's command line, and the first the path of a mirror.
+PATTERNS = {"repo": r"[\w-][\w.-]*/[\w-][\w.-]*", "base_commit": r"[0-9a-f]{40}"}
 WORDS = {"repo": "owner/name", "base_commit": "a full commit id"}
 
 START, END = ">>>>> Start Test Output", ">>>>> End Test Output"
@@ -171,7 +175,7 @@ def load(folder: Path, data: Path | None = None) -> tuple[SweBenchTask, ...]:
     by_id: dict[str, Mapping[str, Any]] = {}
     for number, row in enumerate(rows, 1):
         name = row.get("instance_id")
-        if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+", name):
+        if not isinstance(name, str) or not NAME.fullmatch(name):
             raise UserError(f"{source}: row {number}: expected an instance_id, found {name!r}")
         if name in by_id:
             raise UserError(f"{source}: row {number}: {name} is there twice")
@@ -265,7 +269,8 @@ def _how_to_test(row: Mapping[str, Any], source: str) -> tuple[tuple[str, ...], 
             f"{source}: {name}: the field eval_script is missing, and how the tests of {repo} are run is known only "
             f"for {' and '.join(REPOSITORIES)}"
         )
-    return known.before, " ".join([known.command, *test_labels(str(row["test_patch"]), known.dotted)]), known.log_parser
+    labels = [shlex.quote(label) for label in test_labels(str(row["test_patch"]), known.dotted)]
+    return known.before, " ".join([known.command, *labels]), known.log_parser
 
 
 def test_labels(test_patch: str, dotted: bool) -> list[str]:

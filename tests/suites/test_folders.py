@@ -196,6 +196,32 @@ def test_network_in_tests_is_refused(tmp_path: Path, line: str, word: str | None
         assert f"network in tests ('{word}" in refusal(tmp_path)
 
 
+@pytest.mark.parametrize("part", ["instruction.md", "tests", "solution", "environment/Dockerfile", "tests/test.sh"])
+def test_a_part_that_is_a_link_to_something_of_this_machine_is_refused(tmp_path: Path, part: str) -> None:
+    """What a suite from elsewhere names would be put into sandboxes, prompts and records."""
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    for name in ("test.sh", "solve.sh"):
+        (mine / name).write_text("secret")
+    there = write(tmp_path / "suite" / "one") / part
+    if there.is_dir():
+        shutil.rmtree(there)
+        there.symlink_to(mine)
+    else:
+        there.unlink()
+        there.symlink_to(mine / "test.sh")
+    assert "is a link that leads out of" in refusal(tmp_path / "suite")
+
+
+def test_links_within_a_task_are_links_and_none_is_read_through(tmp_path: Path) -> None:
+    folder = write(tmp_path / "suite" / "one")
+    before = load_suite(str(tmp_path / "suite")).tasks[0].content_hash
+    (folder / "tests" / "endless").symlink_to("/proc/kmsg")  # a regular file by its type, and reading it never ends
+    (folder / "tests" / "round").symlink_to("round")
+    (folder / "tests" / "again.sh").symlink_to("test.sh")
+    assert load_suite(str(tmp_path / "suite")).tasks[0].content_hash != before
+
+
 def test_a_name_that_would_break_tables_and_files_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "a\nb")
     assert "rename it" in refusal(tmp_path)

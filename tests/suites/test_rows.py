@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,13 @@ def test_wrong_rows_are_refused_in_one_sentence(tmp_path: Path) -> None:
         "patch: expected Unicode text": [row(patch="\ud800")],
         "FAIL_TO_PASS: expected at least one test": [row(FAIL_TO_PASS="[]")],
         "FAIL_TO_PASS: expected a list of tests, found": [row(FAIL_TO_PASS={"a": 1})],
+        **{
+            f"expected an instance_id, found {name!r}": [row(name)]
+            for name in ("..", "../../x", "a/b", "-rf", "a b", "$(id)", "a\n", "x" * 200, "ü")
+        },
+        "repo: expected owner/name, found '../x'": [
+            row(repo="../x", eval_script=EVAL_SCRIPT, log_parser="parse_log_pytest")
+        ],
         # Both are words of a git command, and neither may become an option of it.
         "base_commit: expected a full commit id, found '--upload-pack=true'": [row(base_commit="--upload-pack=true")],
         "repo: expected owner/name, found": [
@@ -141,6 +149,14 @@ def test_wrong_rows_are_refused_in_one_sentence(tmp_path: Path) -> None:
         said = refusal(suite(tmp_path / str(number), rows, count=1))
         assert expected in said, said
         assert "rows.jsonl" in said
+
+
+def test_the_name_of_a_test_file_is_a_word_of_the_shell_and_no_more(tmp_path: Path) -> None:
+    patch = "diff --git a/tests/a.py b/tests/a.py\ndiff --git a/x b/tests/$(id);`id` 'x'.py\n"
+    folder = suite(tmp_path / "odd", [row(test_patch=patch, repo="sphinx-doc/sphinx")])
+    [task] = load_suite(str(folder), folder / "rows.jsonl").tasks
+    assert isinstance(task, swebench.SweBenchTask)
+    assert shlex.split(task.command)[-2:] == ["tests/a.py", "tests/$(id);`id` 'x'.py"]
 
 
 def test_a_file_with_too_few_rows_names_the_first_that_is_missing(tmp_path: Path) -> None:
