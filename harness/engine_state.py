@@ -1,21 +1,75 @@
-"""The state in which an engine starts each run: which model is in memory, and that its prompt cache is empty."""
+"""The state in which an engine starts each run, and whether it still was in it when the run ended."""
 
 from __future__ import annotations
 
+import contextlib
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 
 from harness.bench import UNLOADED, Bench
-from harness.engines.base import Readiness
+from harness.engines.base import ChatRequest, EngineAway, EngineError, Readiness
+from harness.errors import MachineError
+from harness.gateway.ledger import CallRecord
 from harness.plan import Model
+
+AWAY_S = 600.0
+"""For which an engine that nobody answers for is waited for: a restart or an update of it spoils no runs."""
+
+AWAY_LOOK_S = 2.0  # between two looks whether it is back
+CANCEL_LOOK_S = 0.05
+SILENCE_S = 60.0  # for a token of an engine whose model is loaded; never longer than the run itself may take
 
 
 def load(bench: Bench, model: Model) -> Readiness:
     """Have this model in memory, its prompt cache empty, and no other of the sweep's. Raises MachineError."""
+    began = time.monotonic()
+    away = False
+    while True:
+        try:
+            readiness = _until_cancelled(bench, model)
+        except EngineAway:
+            if time.monotonic() - began > AWAY_S or bench.cancelled.wait(AWAY_LOOK_S):
+                raise
+            away = True
+            continue
+        if away:
+            note = f"the engine was away: {time.monotonic() - began:.0f} s until it was ready"
+            readiness = replace(readiness, notes=(*readiness.notes, note))
+        bench.memory.label = model.label
+        return readiness
+
+
+def _until_cancelled(bench: Bench, model: Model) -> Readiness:
+    """An engine that hangs may be waited for for minutes; whoever interrupts a sweep is not kept so long."""
+    done: Future[Readiness] = Future()
+
+    def work() -> None:
+        try:
+            done.set_result(_load(bench, model))
+        except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+            done.set_exception(error)
+
+    threading.Thread(target=work, name="load", daemon=True).start()
+    while not done.done():
+        if bench.cancelled.is_set():
+            raise MachineError(f"interrupted while {model.label} was being made ready")
+        time.sleep(CANCEL_LOOK_S)
+    return done.result()
+
+
+def _load(bench: Bench, model: Model) -> Readiness:
     for other in bench.plan.models:
         if other is not model:
             other.engine.unload(other.info.name)
     readiness = model.engine.prepare(model.info.name, model.num_ctx)
-    bench.memory.label = model.label
+    if None not in (readiness.digest, model.info.digest) and readiness.digest != model.info.digest:
+        raise MachineError(
+            f"{model.label} is another model than when the sweep began ({model.info.digest} then, {readiness.digest} "
+            "now): bring the first one back, or start a new sweep"
+        )
     return readiness
 
 
@@ -40,3 +94,26 @@ def ready(bench: Bench, model: Model) -> Readiness:
     if bench.plan.spec.engine_state == "cold":
         unload(bench)
     return readiness
+
+
+def spoilt(bench: Bench, model: Model, calls: Sequence[CallRecord]) -> str | None:
+    """What of the engine made a run worthless, however it ended: another window than it should have, or silence."""
+    sent = [call for call in calls if call.sent]
+    if not sent:
+        return None
+    with contextlib.suppress(MachineError):
+        window = model.engine.loaded_context_tokens(model.info.name)
+        if window not in (None, model.num_ctx):
+            return (
+                f"at the end of the run {model.label} was loaded with a window of {window} tokens, not {model.num_ctx}"
+                ": its server was restarted, or another client uses it"
+            )
+    unheard = sent[-1].first_token_s is None and sent[-1].status in ("aborted", "timeout")
+    if unheard and bench.plan.spec.slots == 1:  # a long prefill, or a server that hangs: one token tells which
+        request = ChatRequest(model.info.name, ({"role": "user", "content": "1"},), model.num_ctx, 1, 0.0, seed=0)
+        try:
+            bench.gateways[model.info.engine].ask(request, min(SILENCE_S, bench.plan.spec.time_limit_s))
+        except EngineError as error:
+            if error.kind == "timeout" or (error.kind == "unavailable" and error.status is None):
+                return f"its last call was not answered, and nor was one of a single token: {error}"
+    return None

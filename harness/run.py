@@ -18,7 +18,7 @@ from pathlib import Path
 from harness import guest
 from harness.bench import Bench
 from harness.ending import Evidence, name_the_ending
-from harness.engine_state import ready
+from harness.engine_state import ready, spoilt
 from harness.engines.base import EngineStuck, Readiness
 from harness.errors import MachineError
 from harness.gateway.guard import Intervention
@@ -228,6 +228,8 @@ def _agent_stage(
                     _close(bench, door, planned, finished)
                     if way.ended:
                         finished.flags.append(f"relay_ended: {way.ended}")
+                    if model and not bench.cancelled.is_set() and (why := spoilt(bench, model, finished.calls or [])):
+                        stopped = ("model_error", why)
                 state = container.state_after(finished.exit)
                 if state.word != "running":
                     finished.exit = None  # what Docker says of a command whose container has died means nothing

@@ -25,15 +25,25 @@ EngineErrorKind = Literal[
 
 class EngineError(Exception):
     """A call that the engine did not answer. `status` is its HTTP status, where there was one, `prompt_tokens` the
-    size of a prompt that did not fit, where it is told."""
+    size of a prompt that did not fit and `retry_after_s` how long it asks to be left alone, where they are told."""
 
     def __init__(
-        self, kind: EngineErrorKind, message: str, status: int | None = None, prompt_tokens: int | None = None
+        self,
+        kind: EngineErrorKind,
+        message: str,
+        status: int | None = None,
+        prompt_tokens: int | None = None,
+        retry_after_s: float | None = None,
     ) -> None:
         super().__init__(message)
         self.kind: EngineErrorKind = kind
         self.status = status
         self.prompt_tokens = prompt_tokens
+        self.retry_after_s = retry_after_s
+
+
+class EngineAway(MachineError):
+    """Nobody answers where the engine should be. It may come back: servers are restarted and updated."""
 
 
 class EngineStuck(MachineError):
@@ -109,6 +119,7 @@ class Readiness:
     loaded_context_tokens: int | None  # the window really loaded, as the engine reports it
     load_s: float  # 0.0 when it was loaded already
     clear_s: float  # what clearing the prompt cache took
+    digest: str | None = None  # of the model that was loaded
     notes: tuple[str, ...] = field(default=())
 
 
@@ -149,7 +160,14 @@ class Engine(Protocol):
         slot, prompt cache cleared, kept in memory, nothing decoding.
 
         Raises UserError for a window that the model does not have, and MachineError when it can't be loaded or
-        another window was; both with both numbers.
+        another window was; both with both numbers. Raises EngineAway when nobody answers.
+        """
+        ...
+
+    def loaded_context_tokens(self, model: str) -> int | None:
+        """The window with which a model is in memory now; None when it is not, or the server does not tell.
+
+        Raises MachineError when it does not answer.
         """
         ...
 

@@ -22,7 +22,7 @@ from harness.engines.base import (
     Readiness,
 )
 from harness.engines.location import Location, of_url
-from harness.engines.streaming import CallPieces, finish_reason
+from harness.engines.streaming import CallPieces, finish_reason, retry_after_s
 from harness.errors import MachineError, UserError
 
 _CALL_LIMIT_S = 1800.0  # litellm's own is 6,000 s; a run's limit comes first
@@ -111,6 +111,10 @@ class LiteLLM:
         note = "the provider sets the window and keeps its own prompt cache"
         return Readiness(loaded_context_tokens=None, load_s=0.0, clear_s=0.0, notes=(note,))
 
+    def loaded_context_tokens(self, model: str) -> int | None:
+        """Nobody tells."""
+        return None
+
     async def chat(self, request: ChatRequest) -> AsyncIterator[Delta | Finish]:
         calls = CallPieces()
         reason: str | None = None
@@ -156,7 +160,8 @@ class LiteLLM:
             kind = "timeout"
         elif isinstance(status, int) and 400 <= status < 500:
             kind = "bad_request"
-        return EngineError(kind, str(error), status)
+        headers = getattr(getattr(error, "response", None), "headers", {})
+        return EngineError(kind, str(error), status, retry_after_s=retry_after_s(headers))
 
     def settle(self, deadline_s: float = 5.0) -> None:
         """The provider's server can't be watched from here; closing the connection is all there is."""

@@ -34,7 +34,7 @@ from harness.engines.base import (
 )
 from harness.engines.llamacpp_shapes import body, finish, refusal
 from harness.engines.processes import IDLE_CORES, busy_cores
-from harness.engines.streaming import CallPieces, LoopClient, transport_errors
+from harness.engines.streaming import CallPieces, LoopClient, beginning, lines, transport_errors
 from harness.errors import MachineError, UserError
 
 # llama.cpp's words for an answer that begins like a tool call and is none, or was cut within one. The answer is
@@ -157,7 +157,13 @@ class LlamaCpp:
         began = time.monotonic()
         self._erase(server)
         clear_s = time.monotonic() - began
-        return Readiness(loaded, load_s, clear_s, _notes(header, props))
+        return Readiness(loaded, load_s, clear_s, notes=_notes(header, props))
+
+    def loaded_context_tokens(self, model: str) -> int | None:
+        server = self._server
+        if server is None or server.path != weights.locate(model):
+            return None
+        return int(self._get(server, "/props")["default_generation_settings"]["n_ctx"])
 
     async def chat(self, request: ChatRequest) -> AsyncIterator[Delta | Finish]:
         load_s = await self._load_if_cold()
@@ -173,14 +179,14 @@ class LlamaCpp:
             url = f"{server.url}/v1/chat/completions"
             async with client.stream("POST", url, json=body(request)) as response:
                 if response.status_code != 200:
-                    refused = refusal(await response.aread(), response.status_code)
+                    refused = refusal(await beginning(response), response.status_code)
                     if _NO_TOOL_CALL not in str(refused):
                         raise refused
                     yield Finish("stop")
                     return
-                async for line in response.aiter_lines():
-                    # Empty lines part the events; a colon begins the comment that keeps a connection open.
-                    if not line or line[0] == ":" or line == "data: [DONE]":
+                async for line in lines(response):
+                    # A colon begins the comment that keeps a connection open.
+                    if line[0] == ":" or line == "data: [DONE]":
                         continue
                     event = line.removeprefix("data: ")
                     chunk = json.loads(event)

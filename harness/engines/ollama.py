@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,6 +19,7 @@ from harness.engines.base import (
     Capability,
     ChatRequest,
     Delta,
+    EngineAway,
     EngineError,
     EngineStuck,
     Finish,
@@ -29,11 +30,12 @@ from harness.engines.base import (
 from harness.engines.location import of_url
 from harness.engines.ollama_shapes import FOREVER, chat_body, error_text, finish, refusal, tool_call
 from harness.engines.processes import IDLE_CORES, busy_cores
-from harness.engines.streaming import LoopClient, transport_errors
+from harness.engines.streaming import LoopClient, beginning, lines, retry_after_s, text_in, transport_errors
 from harness.errors import MachineError, UserError, nearest
 
 _LOAD_LIMIT_S = 600.0
 _UNLOAD_LIMIT_S = 10.0
+_ASK_LIMIT_S = 5.0  # for what a server knows without its models
 
 
 def server_url(host: str | None) -> str:
@@ -149,8 +151,7 @@ class Ollama:
         load_s = self._load(model, num_ctx)
         if not any(_same(name, model) and window == num_ctx for name, window in before.items()):
             self._loaded = (model, num_ctx)
-        after = self._windows()
-        loaded = next((window for name, window in after.items() if _same(name, model)), None)
+        loaded = self.loaded_context_tokens(model)
         if loaded is None:
             notes.append("this server does not report the loaded window (/api/ps has no context_length)")
         elif loaded != num_ctx:
@@ -161,11 +162,16 @@ class Ollama:
         self.settle()
         began = time.monotonic()
         self._clear(model, num_ctx)
-        return Readiness(loaded, load_s, time.monotonic() - began, tuple(notes))
+        return Readiness(loaded, load_s, time.monotonic() - began, info.digest, tuple(notes))
+
+    def loaded_context_tokens(self, model: str) -> int | None:
+        return next((window for name, window in self._windows().items() if _same(name, model)), None)
 
     def _windows(self) -> dict[str, int | None]:
         with self._reachable():
-            return {entry.model: entry.context_length for entry in self._library.ps().models if entry.model}
+            told = self._control.get("/api/ps", timeout=_ASK_LIMIT_S).raise_for_status().json()
+            models = ollama.ProcessResponse.model_validate(told).models
+        return {entry.model: entry.context_length for entry in models if entry.model}
 
     def _load(self, model: str, num_ctx: int) -> float:
         """Seconds that loading took, 0.0 when the model was in memory with this window."""
@@ -181,16 +187,15 @@ class Ollama:
         any other takes its place; `raw` leaves the chat template out."""
         self._generate(_one_token(model, num_ctx), f"clear the prompt cache of {model}")
 
-    def _generate(self, body: Mapping[str, Any], what: str) -> dict[str, Any]:
+    def _generate(self, body: Mapping[str, Any], what: str, limit_s: float = _LOAD_LIMIT_S) -> None:
         with self._reachable():
-            response = self._control.post("/api/generate", json=body)
+            response = self._control.post("/api/generate", json=body, timeout=limit_s)
         if response.status_code != 200:
             raise MachineError(f"Ollama at {self._url} can't {what}: {error_text(response.content)}")
-        return dict(response.json())
 
-    def _unload(self, model: str) -> None:
+    def _unload(self, model: str, limit_s: float = _LOAD_LIMIT_S) -> None:
         """Ollama says yes at once and ends the runner a moment later."""
-        self._generate({"model": model, "keep_alive": 0, "stream": False}, f"unload {model}")
+        self._generate({"model": model, "keep_alive": 0, "stream": False}, f"unload {model}", limit_s)
         end = time.monotonic() + _UNLOAD_LIMIT_S
         while any(_same(name, model) for name in self._windows()):
             if time.monotonic() > end:
@@ -199,21 +204,24 @@ class Ollama:
                 )
             time.sleep(0.05)
 
-    @contextmanager
+    @contextlib.contextmanager
     def _reachable(self) -> Iterator[None]:
         """Turns "nobody answers" into a sentence that says how to start the server."""
         try:
             yield
         except (ConnectionError, httpx.ConnectError, httpx.ConnectTimeout):
-            raise MachineError(
+            raise EngineAway(
                 f"Ollama does not answer at {self._url}; start it with `ollama serve`, "
                 "or set OLLAMA_HOST if it runs elsewhere"
             ) from None
         except httpx.TransportError as error:
             detail = str(error) or type(error).__name__
-            raise MachineError(f"Ollama at {self._url} broke off: {detail}") from error
+            raise EngineAway(f"Ollama at {self._url} broke off: {detail}") from error
         except ollama.ResponseError as error:
             raise MachineError(f"Ollama at {self._url}: {error.error} ({error.status_code})") from error
+        except (httpx.HTTPStatusError, ValueError) as error:  # of pydantic, of json
+            said = " ".join(str(error).split())
+            raise MachineError(f"what answers at {self._url} is not Ollama, or is broken: {said[:200]}") from error
 
     async def chat(self, request: ChatRequest) -> AsyncIterator[Delta | Finish]:
         body = chat_body(request)
@@ -223,16 +231,18 @@ class Ollama:
         with transport_errors("Ollama"):
             async with client.stream("POST", f"{self._url}/api/chat", json=body) as response:
                 if response.status_code != 200:
-                    raise refusal(error_text(await response.aread()), response.status_code)
-                async for line in response.aiter_lines():
-                    if not line:
-                        continue
+                    refused = refusal(error_text(await beginning(response)), response.status_code)
+                    refused.retry_after_s = retry_after_s(response.headers)
+                    raise refused
+                async for line in lines(response):
                     chunk = json.loads(line)
                     if "error" in chunk:
                         raise refusal(str(chunk["error"]), None)
+                    if not _same(text_in(chunk.get("model")) or request.model, request.model):
+                        raise EngineError("unavailable", f"Ollama answers with {chunk['model']}, not {request.model}")
                     message = chunk.get("message") or {}
-                    text = message.get("content") or ""
-                    thinking = message.get("thinking") or ""
+                    text = text_in(message.get("content"))
+                    thinking = text_in(message.get("thinking"))
                     called = message.get("tool_calls") or ()
                     if text or thinking or called:
                         thinking_chunks += bool(thinking)
@@ -317,7 +327,8 @@ class Ollama:
         loaded, self._loaded = self._loaded, None
         try:
             if loaded is not None:
-                self._unload(loaded[0])
+                with contextlib.suppress(EngineAway):  # who is gone has nothing in memory, who hangs can't be helped
+                    self._unload(loaded[0], _ASK_LIMIT_S)
         finally:
             self._control.close()
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.engines.base import ChatRequest, EngineError, Finish
-from harness.engines.streaming import finish_reason, openai_call
+from harness.engines.streaming import count_in, finish_reason, openai_call, text_in
 
 FOREVER = -1  # keep_alive: the model leaves memory when the sweep says so, not in the middle of a run
 
@@ -130,24 +130,25 @@ def _format(response_format: Mapping[str, Any]) -> Any:
 def tool_call(call: Mapping[str, Any], index: int, seed: int) -> dict[str, Any]:
     function = call["function"]
     arguments = json.dumps(function.get("arguments") or {}, ensure_ascii=False)
-    return openai_call("", index, function["name"], arguments, seed)
+    return openai_call("", index, text_in(function["name"]), arguments, seed)
 
 
 def finish(last: Mapping[str, Any], called: bool, thinking_chunks: int) -> Finish:
     return Finish(
         finish_reason(last.get("done_reason"), called),
-        input_tokens=last.get("prompt_eval_count"),
-        cached_tokens=last.get("prompt_eval_cached_count"),
+        input_tokens=count_in(last.get("prompt_eval_count")),
+        cached_tokens=count_in(last.get("prompt_eval_cached_count")),
         # One chunk is one token, but for a character that spans several: never more than there were.
         thinking_tokens=thinking_chunks,
-        output_tokens=last.get("eval_count"),
+        output_tokens=count_in(last.get("eval_count")),
         load_s=_seconds(last.get("load_duration")),
         prefill_s=_seconds(last.get("prompt_eval_duration")),
         decode_s=_seconds(last.get("eval_duration")),
     )
 
 
-def _seconds(nanoseconds: int | None) -> float | None:
+def _seconds(told: Any) -> float | None:
+    nanoseconds = count_in(told)
     return None if nanoseconds is None else nanoseconds / 1e9
 
 

@@ -95,6 +95,10 @@ class Scripted:
         self._call("POST", "/scripted/reset", {"model": model})
         return Readiness(loaded_context_tokens=num_ctx, load_s=0.0, clear_s=time.monotonic() - began)
 
+    def loaded_context_tokens(self, model: str) -> int | None:
+        """It takes any."""
+        return None
+
     async def chat(self, request: ChatRequest) -> AsyncIterator[Delta | Finish]:
         """See `Engine.chat`."""
         try:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,6 +14,9 @@ from typing import Any, Literal
 import httpx
 
 from harness.engines.base import EngineError
+
+MAX_LINE_BYTES = 16 << 20
+MAX_REFUSAL_BYTES = 64 << 10
 
 
 class LoopClient:
@@ -42,8 +45,8 @@ class LoopClient:
 
 @contextmanager
 def transport_errors(engine: str, why: Callable[[], str] = str) -> Iterator[None]:
-    """Turns what httpx raises when the other side is not there, or goes away, into EngineError. `why` may add
-    what is known about the cause; it is asked only then.
+    """Turns what httpx raises when the other side is not there, or goes away, into EngineError, and what reading an
+    answer raises that is none. `why` may add what is known about the cause; it is asked only then.
     """
     try:
         yield
@@ -52,6 +55,56 @@ def transport_errors(engine: str, why: Callable[[], str] = str) -> Iterator[None
     except httpx.TransportError as error:
         detail = str(error) or type(error).__name__
         raise EngineError("unavailable", f"{engine} broke off: {detail}{why()}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        detail = f"{type(error).__name__}: {error}"
+        raise EngineError("unavailable", f"{engine} sent something that is no answer ({detail}){why()}") from error
+
+
+async def lines(response: httpx.Response) -> AsyncIterator[str]:
+    """The lines of a streamed body that say something. Raises ValueError for one without an end, which httpx's own
+    would keep in memory."""
+    rest = bytearray()
+    async for data in response.aiter_bytes():
+        rest += data
+        if b"\n" in data:
+            *whole, rest = rest.split(b"\n")
+            for line in whole:
+                if line.strip():
+                    yield line.decode("utf-8", "replace").rstrip("\r")
+        if len(rest) > MAX_LINE_BYTES:
+            raise ValueError(f"a line of more than {MAX_LINE_BYTES >> 20} MB")
+    if rest.strip():
+        yield rest.decode("utf-8", "replace")
+
+
+async def beginning(response: httpx.Response) -> bytes:
+    """Of the body of a refusal what a sentence can be made of."""
+    body = bytearray()
+    async for data in response.aiter_bytes():
+        body += data
+        if len(body) > MAX_REFUSAL_BYTES:
+            break
+    return bytes(body[:MAX_REFUSAL_BYTES])
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """What a server that is asked too often says, where it says seconds."""
+    told = headers.get("retry-after", "")
+    return float(told) if told.isascii() and told.isdigit() else None
+
+
+def text_in(value: Any) -> str:
+    """A piece of an answer; None is none. Raises TypeError for what is no text."""
+    if not isinstance(value, str | None):
+        raise TypeError(f"{type(value).__name__} where a text should be")
+    return value or ""
+
+
+def count_in(value: Any) -> int | None:
+    """A count or a number of nanoseconds; None is unknown. Raises TypeError for what is none."""
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
+        raise TypeError(f"{value!r:.40} where a count should be")
+    return value
 
 
 def call_id(seed: int, index: int, name: str, arguments: str) -> str:

@@ -56,6 +56,7 @@ class Call:
     scope: asyncio.Timeout | None = None  # while the engine is at work
     given_up: Literal["client", "run"] | None = None
     gone: asyncio.Event = field(default_factory=asyncio.Event)  # set when it is given up
+    retry_after_s: float = 0.0  # for which the engine wants to be left alone
     again: int | None = None  # the seed of the try before this one
     heals: bool = True  # whether another try makes sense
     record: CallRecord | None = None
@@ -66,6 +67,7 @@ class Call:
         self.again = self.seed
         self.index, self.seed, self.arrived = -1, None, time.monotonic()
         self.first_token_s, self.refused_tokens, self.answer = None, None, Answer()
+        self.retry_after_s = 0.0
         self.record, self.written = None, False
 
     def give_up(self, who: Literal["client", "run"]) -> None:
@@ -172,6 +174,7 @@ class Calls:
             self._unheard(call)
             self._write(call)
             with contextlib.suppress(TimeoutError):
+                pause_s = max(pause_s, min(call.retry_after_s, limits.LONGEST_PAUSE_S))
                 await asyncio.wait_for(call.gone.wait(), pause_s)
             if call.given_up:
                 return _aborted(call.given_up)
@@ -258,13 +261,15 @@ class Calls:
                             call.first_token_s = time.monotonic() - call.began
                             self._mark()
                         call.answer.add(event)
+                        if call.answer.size_bytes > limits.ANSWER_BYTES:
+                            raise EngineError("unavailable", f"an answer of more than {limits.ANSWER_BYTES >> 20} MB")
                         if call.ask.stream:
                             await out.stream(reply.stream_type, reply.piece(event))
         except TimeoutError as error:
             failure = self._engine_failure(EngineError("timeout", str(error) or "no answer in time"))
         except EngineError as error:
             failure = self._engine_failure(error)
-            call.refused_tokens = error.prompt_tokens
+            call.refused_tokens, call.retry_after_s = error.prompt_tokens, error.retry_after_s or 0.0
         except Exception as error:
             log.exception("the engine %s raised something that is not an EngineError", self._engine.name)
             call.heals = False  # a fault of ours, and it would come again

@@ -11,8 +11,14 @@ from harness.outcome import EndedBy
 ENGINE_PAUSES_S = (1.0, 4.0)
 """Before each further try of a call that the engine failed: enough for one that is being restarted."""
 
+LONGEST_PAUSE_S = 60.0
+"""What an engine that is asked too often may ask for instead."""
+
 ENGINE_FAILURES = 1 + len(ENGINE_PAUSES_S)
 """Tries in a row that the engine failed, or calls that timed out."""
+
+ANSWER_BYTES = 64 << 20
+"""In memory, of one answer: an engine that does not heed `num_predict` may go on for as long as a run may."""
 
 BAD_REQUESTS = 2
 """Calls in a row that the engine refused: a framework sends the same history again, a third is no better. The

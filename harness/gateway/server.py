@@ -80,8 +80,9 @@ class Gateway:
         self._doors = [other for other in self._doors if not other.closed] + [door]
         return door
 
-    def ask(self, request: ChatRequest) -> Finish:
-        """One call of the harness's own, beside any run: nothing of it is recorded here. Raises EngineError."""
+    def ask(self, request: ChatRequest, limit_s: float | None = None) -> Finish:
+        """One call of the harness's own, beside any run: nothing of it is recorded here. Raises EngineError, also for
+        an answer that is not whole within the limit."""
 
         async def last() -> Finish:
             finish = None
@@ -92,7 +93,13 @@ class Gateway:
                 raise EngineError("unavailable", "its answer ended without a last word")
             return finish
 
-        return asyncio.run_coroutine_threadsafe(last(), self._loop).result()
+        async def in_time() -> Finish:
+            try:
+                return await asyncio.wait_for(last(), limit_s)
+            except TimeoutError:
+                raise EngineError("timeout", f"no answer within {limit_s:g} s") from None
+
+        return asyncio.run_coroutine_threadsafe(in_time(), self._loop).result()
 
     def close(self) -> None:
         """Close every door and end the thread. Safe to call twice."""

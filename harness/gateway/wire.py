@@ -19,6 +19,8 @@ MAX_DEPTH = 64
 MAX_VALUES = 200_000
 """In all objects and lists of a request. Python needs up to thirty times the bytes for small ones."""
 
+PIECE_BYTES = 64  # a piece of an answer takes in memory, beside its characters
+
 SAID_CHARACTERS = 2_000  # of a sentence about a request, which may quote it
 
 
@@ -38,14 +40,17 @@ class Ask:
 
 @dataclass
 class Answer:
-    """An answer as it grows. `finish` is None until the engine's last word."""
+    """An answer as it grows. `finish` is None until the engine's last word, `size_bytes` about what it takes."""
 
     text: list[str] = field(default_factory=list)
     thinking: list[str] = field(default_factory=list)
     tool_calls: list[Mapping[str, Any]] = field(default_factory=list)
     finish: Finish | None = None
+    size_bytes: int = 0
 
     def add(self, delta: Delta) -> None:
+        called = sum(len(call["function"]["arguments"]) for call in delta.tool_calls)
+        self.size_bytes += PIECE_BYTES + len(delta.text) + len(delta.thinking) + called
         if delta.text:
             self.text.append(delta.text)
         if delta.thinking:
