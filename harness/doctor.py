@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -22,11 +22,13 @@ import docker
 import psutil
 
 from harness.engines import open_engine
+from harness.engines.base import Engine, ModelInfo
 from harness.errors import HarnessError
 from harness.images import bundle
 from harness.manifests import find_agents
 from harness.sandbox import leftovers
 from harness.sandbox.daemon import connect, elsewhere, root_folder
+from harness.spec import DEFAULT_NUM_CTX
 from harness.store.db import read_store
 
 State = Literal["ok", "look", "missing"]
@@ -34,6 +36,8 @@ SPACE_BYTES = {"smoke": 3 << 30, "swe-bench-verified-mini": 10 << 30}
 """By suite, what images, bundles and artefacts come to in Docker's folder; what users told of others: 130 GB."""
 MOST_BYTES = 130 << 30
 RUNS_BYTES = 2 << 30
+LOADED_BYTES = 2 << 30
+"""A model is loaded to see its window if it is smaller than that: seconds."""
 BUSY_S, BUSY_SHARE = 1.0, 0.25
 LEAST_PYTHON = (3, 11)
 
@@ -173,6 +177,38 @@ def _engine(name: str, place: Place) -> str:
         return f"version {engine.version() or 'unknown'}; " + (", ".join(models) or "no model yet")
 
 
+def _windows(place: Place) -> str:
+    """Where no model is in memory the smallest is loaded as a sweep would, and unloaded; what somebody else has loaded
+    is told and left alone."""
+    said = []
+    for name in ("ollama", "llamacpp"):
+        with contextlib.suppress(HarnessError):  # that an engine is not here is said by its own check
+            engine = open_engine(name, [])
+            with contextlib.closing(engine):
+                models = engine.list_models()
+                said += [f"{name}: {words}" for words in (_window(engine, models) if models else ())]
+    return "; ".join(said) or "no engine here has a model"
+
+
+def _window(engine: Engine, models: Sequence[ModelInfo]) -> list[str]:
+    """Raises Trouble for a window that is not the one asked for."""
+    loaded = [(model.name, engine.loaded_context_tokens(model.name)) for model in models]
+    in_memory = [f"{name} is in memory with {window:,} tokens" for name, window in loaded if window is not None]
+    if in_memory:
+        return in_memory
+    model = min(models, key=lambda model: model.size_bytes or LOADED_BYTES)
+    if (model.size_bytes or LOADED_BYTES) >= LOADED_BYTES:
+        return [f"none is in memory, and {model.name}, its smallest model, is not loaded to see"]
+    asked = min(DEFAULT_NUM_CTX, model.context_tokens or DEFAULT_NUM_CTX)
+    try:
+        told = engine.prepare(model.name, asked).loaded_context_tokens
+    except HarnessError as error:
+        raise Trouble(str(error)) from error
+    if told is None:
+        return [f"{model.name} was loaded, and the server does not tell with what window"]
+    return [f"{model.name} was loaded with {told:,} tokens, as a sweep asks for"]
+
+
 def _bundles(place: Place) -> str:
     agents, _ = find_agents()
     return ", ".join(
@@ -271,6 +307,7 @@ CHECKS = (
     Check(
         "llama.cpp", "models as llamacpp/... are served by it, without a server", False, partial(_engine, "llamacpp")
     ),
+    Check("window", "a model whose window is smaller than it seems forgets the issue in silence", False, _windows),
     Check("bundles", "an agent's framework is built once, which takes minutes", False, _bundles),
     Check("swe-bench", "its instances are graded by the official parsers in their own images", False, _instances),
     Check("energy", "without counters most of an energy is a constant times seconds", False, _energy),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from pathlib import Path
 
 import pytest
 
 from harness.doctor import CHECKS, Finding, Place, examine
+from harness.engines.ollama import Ollama
 from harness.sandbox.leftovers import SOCKET_PREFIX, socket_root
 from harness.store.db import open_store
 from tests.generated_store import generate
@@ -86,3 +88,20 @@ def test_what_a_killed_harness_left_is_removed_on_request_alone(place: Place) ->
         assert not left.exists()
     finally:
         shutil.rmtree(left, ignore_errors=True)
+
+
+@pytest.mark.model
+def test_the_window_is_the_one_that_a_sweep_asks_for(place: Place) -> None:
+    found = finding("window", place)
+    assert (found.state, "llamacpp: smollm2:135m was loaded with 8,192 tokens" in found.found) == ("ok", True)
+
+
+@pytest.mark.ollama
+def test_what_is_in_ollamas_memory_is_told_and_stays(place: Place) -> None:
+    with contextlib.closing(Ollama()) as engine:
+        engine.prepare("smollm2:135m", 1024)
+        assert "ollama: smollm2:135m is in memory with 1,024 tokens" in finding("window", place).found
+        assert engine.loaded_context_tokens("smollm2:135m") == 1024
+        engine.unload("smollm2:135m")
+        assert "ollama: smollm2:135m was loaded with 8,192 tokens" in finding("window", place).found
+        assert engine.loaded_context_tokens("smollm2:135m") is None

@@ -42,6 +42,7 @@ class StandIn:
         self.decoding = 0
         self.overlaps = 0
         self.loaded: int | None = None
+        self.largest = WINDOW
         self.mute = False
         self.connections: set[socket.socket] = set()
         self._port = 0
@@ -129,7 +130,7 @@ class _Handler(BaseHTTPRequestHandler):
             if body.get("keep_alive") == 0:
                 self.engine.loaded = None
             else:
-                self.engine.loaded = body["options"]["num_ctx"]
+                self.engine.loaded = min(body["options"]["num_ctx"], self.engine.largest)
             if body.get("raw"):
                 self.engine.runs += 1
                 self.engine.overlaps += self.engine.decoding > 0

@@ -180,3 +180,18 @@ def test_an_interrupt_while_the_engine_hangs_is_heard(harness, engine: StandIn) 
     _, err = process.communicate(timeout=60)
     assert time.monotonic() - asked < 10
     assert process.returncode == 130, err
+
+
+def test_a_server_that_loads_less_than_was_asked_for_is_said_by_the_doctor_and_spoils_no_run(harness, engine) -> None:
+    engine.largest = 4096
+    told = harness("doctor", "--json").json()
+    [found] = [each for each in told if each["check"] == "window"]
+    assert found["state"] == "look"
+    assert "a window of 4096 tokens where 16384 were asked for" in found["found"]
+    assert engine.loaded is None
+    done = harness(*words(harness, runs=1))
+    assert done.code == 1, done.err
+    [row] = endings(harness)
+    assert (row["ended_by"], row["calls"]) == ("model_error", None)
+    engine.largest = 16384
+    resumed(harness, engine)
