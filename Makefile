@@ -1,5 +1,5 @@
 # The one task runner. `make setup` is part of every target that needs it, and is quick when nothing is missing.
-.PHONY: help setup demo test faults lint docs bench clean
+.PHONY: help setup demo test faults soak lint docs bench clean
 
 HARNESS = .venv/bin/harness
 
@@ -10,6 +10,7 @@ help:
 	@echo "make faults  set up, then break everything that can break, at length; make test has the short of it"
 	@echo "make lint    ruff, mypy, and the generated docs against the code"
 	@echo "make docs    write the generated docs anew"
+	@echo "make soak    a thousand runs, one and two at a time: what the harness holds must not grow"
 	@echo "make bench   the targets for speed, as ratios against a baseline in the same run"
 
 setup:
@@ -33,6 +34,9 @@ lint: setup
 
 docs: setup
 	.venv/bin/python docs/generate.py
+
+soak: setup
+	.venv/bin/python tests/benchmarks/soak.py
 
 bench: setup
 	.venv/bin/python tests/benchmarks/startup.py

@@ -11,7 +11,7 @@ import sqlite3
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -60,16 +60,22 @@ class Progress(Protocol):
 
 @dataclass
 class Result:
+    """What came of a sweep. The runs themselves are in the store alone: a sweep may have many thousands."""
+
     sweep_id: str
-    rows: list[dict[str, Any]] = field(default_factory=list)
+    stored: int = 0  # runs, those of earlier sessions included
+    spoilt: int = 0  # of these, by us or by the machine
     cancelled: bool = False
     stopped: str | None = None  # why the sweep gave up before its end
 
     @property
     def failed(self) -> bool:
         """Whether something went wrong that is ours or the machine's."""
-        bad = ("invalid", "ungraded")
-        return self.stopped is not None or any(outcome(r["ended_by"], r["verdict"]) in bad for r in self.rows)
+        return self.stopped is not None or self.spoilt > 0
+
+    def count(self, run: Mapping[str, Any]) -> None:
+        self.stored += 1
+        self.spoilt += outcome(run["ended_by"], run["verdict"]) in ("invalid", "ungraded")
 
 
 def new_id() -> str:
@@ -187,7 +193,7 @@ def run_sweep(
             wall_factor=records.wall_factor(db, machine_id),
         )  # fmt: skip
         _run_all(bench, db, progress, result, machine_id, carbon)
-        if len(result.rows) == len(plan.runs):
+        if result.stored == len(plan.runs):
             records.end_sweep(db, result.sweep_id)
     return result
 
@@ -237,12 +243,13 @@ def _external(plan: Plan) -> External | None:
 def _run_all(
     bench: Bench, db: Database, progress: Progress, result: Result, machine_id: str, carbon: Carbon | None
 ) -> None:
-    stored = {row["position"]: row for row in records.runs_of(db, result.sweep_id)}
-    for earlier in list(stored.values()):
+    stored = set()
+    for earlier in records.runs_of(db, result.sweep_id):
         if records.spoilt(earlier):
             records.set_aside(db, earlier)
-            del stored[earlier["position"]]
-    result.rows += [stored[planned.position] for planned in bench.plan.runs if planned.position in stored]
+        else:
+            stored.add(earlier["position"])
+            result.count(earlier)
     outstanding = [planned for planned in bench.plan.runs if planned.position not in stored]
     if not outstanding:
         return
@@ -261,7 +268,6 @@ def _run_all(
             _several_at_a_time(bench, between, keep, outstanding, attempts)
     finally:
         between.end()
-    result.rows.sort(key=lambda row: int(row["position"]))
     result.cancelled = bench.cancelled.is_set()
 
 
@@ -377,7 +383,7 @@ class _Keeper:
             raise _not_stored(bench, planned, error) from error
         with contextlib.suppress(sqlite3.OperationalError):  # the run is stored; whoever asks for its loops finds them
             keep_digest(self.db, bench.runs_dir, run_id)
-        self.result.rows.append(row)
+        self.result.count(row)
         self.progress.run_ended(planned, row)
         self.stored += 1
         self.spoilt_in_a_row = 0 if ENDINGS[row["ended_by"]].counts else self.spoilt_in_a_row + 1

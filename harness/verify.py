@@ -20,6 +20,7 @@ from harness.images.prepare import IN_USE, Prepared
 from harness.plan import Plan
 from harness.run import task_limits
 from harness.sandbox.container import Limits
+from harness.store import records
 from harness.store.artefacts import read
 from harness.suites import Task
 from harness.suites.swebench import SweBenchTask
@@ -65,7 +66,7 @@ def verify(
     """
     prepared = prepare_all(client, plan.suite, folder, view.say)
     result = run_sweep(plan, client, db, folder, view, cancelled)
-    made = {(row["task"], row["agent"]): row for row in result.rows}
+    made = {(row["task"], row["agent"]): row for row in records.runs_of(db, result.sweep_id)}
     cores = int(client.info()["NCPU"])
     proofs = []
     for task in plan.suite.tasks:

@@ -347,11 +347,20 @@ def _rules(plan: Plan) -> str:
     return "; ".join(said)
 
 
+def _runs(database: Path, sweep_id: str) -> list[dict[str, Any]]:
+    from harness.store.db import read_store
+    from harness.store.records import runs_of
+
+    with contextlib.closing(read_store(database)) as db:
+        return runs_of(db, sweep_id)
+
+
 def _finish(result: Result, plan: Plan, database: Path, folder: Path, as_json: bool) -> None:
     from harness.cli.report import print_cells, write_summary
 
     page = write_summary(database, folder, result.sweep_id)
-    missing = len(plan.runs) - len(result.rows)
+    missing = len(plan.runs) - result.stored
+    runs = _runs(database, result.sweep_id) if as_json else []
     if as_json:
         print_json(
             {
@@ -359,7 +368,7 @@ def _finish(result: Result, plan: Plan, database: Path, folder: Path, as_json: b
                 "missing": missing,
                 "stopped": result.stopped,
                 "left_out": _left_out(plan),
-                "runs": result.rows,
+                "runs": runs,
             }
         )
     else:
@@ -376,7 +385,7 @@ def _finish(result: Result, plan: Plan, database: Path, folder: Path, as_json: b
             print(f"next        harness sweep --resume {result.sweep_id}{where}")
         else:
             print(f"next        harness runs list{where}")
-            print(f"            harness runs show {result.rows[0]['run_id']}{where}")
+            print(f"            harness runs show {result.sweep_id}-{plan.runs[0].position:04d}{where}")
     if result.cancelled:
         raise typer.Exit(130)
     if result.failed:
