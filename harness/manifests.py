@@ -28,6 +28,11 @@ PLAYS, RECORD, RECORD_PAGE = "plays", "conformance.json", "CONFORMANCE.md"
 NOT_THE_AGENT = (PLAYS, RECORD, RECORD_PAGE)
 """What lies in an agent's folder about it. It goes into no sandbox, and changes of it make no other agent."""
 
+INDEX_OPTIONS = ("--index-url", "--extra-index-url", "--find-links", "--only-binary", "--no-binary")
+"""Lines of a lock file that say where packages are from, and bring none."""
+STRONG_HASH = re.compile(r"\s--hash=sha(256|384|512):[0-9a-f]+")
+HOW_TO_LOCK = f"write the file with `uv pip compile --generate-hashes --universal requirements.in -o {LOCK}`"
+
 PYTHON_RANGE = re.compile(r">=\s*3\.(\d+)(?:\s*,\s*<\s*3\.(\d+))?")
 
 
@@ -235,10 +240,7 @@ def load_agent(folder: Path, origin: str = "path") -> Agent:
         raise UserError(f"{file}: requirements: there is no file {manifest.requirements} in the folder")
     agent = Agent(manifest, folder, origin)
     if agent.lock is None and (folder / "requirements.in").is_file():
-        raise UserError(
-            f"{folder}: requirements.in is not locked: `uv pip compile --generate-hashes --universal requirements.in "
-            f"-o {LOCK}`"
-        )
+        raise UserError(f"{folder}: requirements.in is not locked: {HOW_TO_LOCK}")
     if agent.lock:
         _check_hashes(agent.lock)
     return agent
@@ -344,8 +346,13 @@ def _check_hashes(lock: Path) -> None:
         raise UserError(f"{lock}: can't be read: {error}") from error
     logical_lines = text.replace("\\\n", " ").splitlines()
     for line in logical_lines:
-        if line.strip() and not line.lstrip().startswith(("#", "-")) and "--hash=" not in line:
+        requirement = re.sub(r"(^|\s)#.*", "", line).strip()
+        if not requirement or requirement.startswith(INDEX_OPTIONS):
+            continue
+        name = requirement.split()[0]
+        if name.startswith("-"):
             raise UserError(
-                f"{lock}: {line.split()[0]} has no hash; write the file with "
-                f"`uv pip compile --generate-hashes --universal requirements.in -o {lock.name}`"
+                f"{lock}: {name} names what has no hash: a lock file holds every requirement itself; {HOW_TO_LOCK}"
             )
+        if not STRONG_HASH.search(requirement):
+            raise UserError(f"{lock}: {name} has no hash; {HOW_TO_LOCK}")

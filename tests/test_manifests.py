@@ -88,6 +88,28 @@ def test_a_folder_that_is_none_and_one_without_a_manifest(tmp_path: Path) -> Non
         load_agent(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "six==1.17.0 # --hash=sha256:" + "0" * 64,
+        "six==1.17.0 ; python_version < '4'",
+        "six==1.17.0 --hash=md5:" + "0" * 32,
+        "six @ https://example.org/six-1.17.0.whl",
+        "six @ git+https://example.org/six@1.17.0",
+        "-r more.txt",
+        "--requirement=more.txt",
+        "-e ./six",
+        "--editable ./six",
+        "-c constraints.txt",
+    ],
+)
+def test_what_brings_a_package_without_a_hash_is_refused(tmp_path: Path, line: str) -> None:
+    folder = write(tmp_path / "a")
+    (folder / "requirements.lock").write_text(f"--index-url https://example.org/simple\n# of a test\n{LOCKED}{line}\n")
+    with pytest.raises(UserError, match=r"requirements\.lock: .*--generate-hashes"):
+        load_agent(folder)
+
+
 def test_a_lock_must_have_a_hash_for_everything(tmp_path: Path) -> None:
     folder = write(tmp_path / "a")
     lock = folder / "requirements.lock"
@@ -268,7 +290,9 @@ def test_packages_announce_agents_by_entry_point(tmp_path: Path, monkeypatch: py
 def test_packages_without_a_lock_are_asked_for(tmp_path: Path) -> None:
     folder = write(tmp_path / "a")
     (folder / "requirements.in").write_text("six\n")
-    with pytest.raises(UserError, match=r"requirements.in is not locked: `uv pip compile --generate-hashes"):
+    with pytest.raises(
+        UserError, match=r"requirements.in is not locked: write the file with `uv pip compile --generate-hashes"
+    ):
         load_agent(folder)
 
 

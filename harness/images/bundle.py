@@ -36,6 +36,7 @@ MOUNT = "/opt/agent"
 PYTHON = f"{MOUNT}/venv/bin/python"
 
 RECIPE = Path(__file__).with_name("bundle_build.sh")
+BUILD_LOCK = Path(__file__).with_name("bundle_build.lock")  # what packages are built with that have no wheel
 SAYS = "harness: "  # how the recipe begins the lines that are meant for this module
 BUILD_LIMIT_S = 1800
 
@@ -57,6 +58,7 @@ class Bundle:
     python_version: str
     packages: Mapping[str, str]  # name to version
     size_bytes: int
+    digest: str  # SHA-256 of all that is in it but bytecode: a key is of what goes in
 
     @property
     def python(self) -> str:
@@ -105,7 +107,7 @@ def find(client: docker.DockerClient, agent: Agent) -> Bundle | None:
 def bundle_key(client: docker.DockerClient, agent: Agent) -> str:
     """The hash of what goes into a bundle. Agents without packages share one; the runner is no part of it."""
     inputs = [
-        hashlib.sha256(RECIPE.read_bytes()).hexdigest(),
+        hashlib.sha256(RECIPE.read_bytes() + BUILD_LOCK.read_bytes()).hexdigest(),
         hashlib.sha256(agent.lock.read_bytes()).hexdigest() if agent.lock else None,
         agent.manifest.source.model_dump() if agent.manifest.source else None,
         choose_python(agent.manifest.python),
@@ -183,7 +185,7 @@ def _build(
     wheels: Path | None,
 ) -> Bundle:
     source = agent.manifest.source
-    files = {"bundle_build.sh": RECIPE, "uv": Path(uv.find_uv_bin())}
+    files = {RECIPE.name: RECIPE, BUILD_LOCK.name: BUILD_LOCK, "uv": Path(uv.find_uv_bin())}
     if source is not None:
         progress(f"{agent.name}: fetching {checkout or source.repository} at {source.commit[:12]}")
         files["source.tar"] = commits.fetch(source.name, source.commit, checkout or source.repository, source.paths)

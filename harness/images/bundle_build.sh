@@ -5,9 +5,9 @@
 #   bundle_build.sh PYTHON_VERSION DEBIAN_PYTHON      e.g. 3.13 3.13; the second is "" where this Debian's does
 #                                                     not fit
 #
-# Beside it lie uv and, where the agent has them: requirements.lock, source.tar (a checkout below one top folder) and
-# wheels/, which then stands for the package index. Lines that start with "harness: " are read
-# by bundle.py; everything else is log.
+# Beside it lie uv, bundle_build.lock (what packages are built with that are there as a source alone) and, where the
+# agent has them: requirements.lock, source.tar (a checkout below one top folder) and wheels/, which then stands for
+# the package index. Lines that start with "harness: " are read by bundle.py; everything else is log.
 set -eu
 
 here=$(dirname "$0")
@@ -97,8 +97,18 @@ if [ -f "$here/requirements.lock" ]; then
     [ ! -d "$here/wheels" ] || set -- --no-index --find-links "$here/wheels"
     # With the image's own C library, a wheel for this Debian's might be too new.
     [ -e "$home/python/lib/libc.so.6" ] || set -- "$@" --python-platform "$(uname -m)-manylinux_2_28"
-    "$uv" pip install --quiet --python "$home/venv" --require-hashes --compile-bytecode "$@" \
-        -r "$here/requirements.lock"
+    set -- --quiet --python "$home/venv" --require-hashes "$@"
+    if "$uv" pip install --dry-run --no-build "$@" -r "$here/requirements.lock" 2> /dev/null; then
+        isolation=--no-build
+    else
+        # A source asks for what it is built with, without a hash: it gets what is here, with one, and nothing else.
+        echo "harness: fetching what packages are built with"
+        "$uv" pip install --target /tmp/build-tools --no-build "$@" -r "$here/bundle_build.lock"
+        export PYTHONPATH=/tmp/build-tools
+        isolation=--no-build-isolation
+    fi
+    "$uv" pip install $isolation --compile-bytecode "$@" -r "$here/requirements.lock"
+    unset PYTHONPATH
 fi
 if [ -f "$here/source.tar" ]; then
     # As an editable install has it, for frameworks that look for their files beside their package.
@@ -112,10 +122,18 @@ echo "harness: compiling bytecode"
 "$home/venv/bin/python" -m compileall -q -j 0 "$home/python/lib" || true
 [ ! -d "$home/source" ] || "$home/venv/bin/python" -m compileall -q -j 0 "$home/source" || true
 
-"$home/venv/bin/python" - "$(du -sb "$home" | cut -f 1)" <<'END'
-import importlib.metadata, json, platform, sys
+"$home/venv/bin/python" - "$home" "$(du -sb "$home" | cut -f 1)" <<'END'
+import hashlib, importlib.metadata, json, os, pathlib, platform, sys
 
+home = pathlib.Path(sys.argv[1])
+digest = hashlib.sha256()
+for path in sorted(home.rglob("*")):
+    if path.suffix == ".pyc" or path.is_dir() and not path.is_symlink():
+        continue  # bytecode carries the time at which its source was unpacked
+    content = os.fsencode(os.readlink(path)) if path.is_symlink() else path.read_bytes()
+    digest.update(os.fsencode(path.relative_to(home)) + b"\0" + hashlib.sha256(content).digest())
 packages = {each.metadata["Name"]: each.version for each in importlib.metadata.distributions()}
-facts = {"python_version": platform.python_version(), "size_bytes": int(sys.argv[1]), "packages": packages}
+facts = {"python_version": platform.python_version(), "size_bytes": int(sys.argv[2]), "packages": packages,
+         "digest": digest.hexdigest()}
 print("harness: built", json.dumps(facts))
 END

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
 import re
 import tarfile
 import tempfile
+import threading
+import zipfile
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +204,85 @@ def test_a_build_that_fails_says_why_and_leaves_nothing(
     assert "six" in log.read_text()
     assert ours(client) == before
     assert bundle.find(client, agent) is None
+
+
+@contextlib.contextmanager
+def index_of(files: dict[str, bytes]) -> Iterator[tuple[str, list[str]]]:
+    """A package index on the loopback that has these files alone; yields its address and the paths asked for."""
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            name = self.path.rstrip("/").rpartition("/")[2]
+            links = "".join(f'<a href="/files/{file}">{file}</a>' for file in files if file.startswith(f"{name}-"))
+            content = files.get(name) or links.encode()
+            self.send_response(200 if content else 404)
+            self.send_header("Content-Type", "text/html" if links else "application/octet-stream")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/simple", asked
+        finally:
+            server.shutdown()
+
+
+def archive_of(files: dict[str, str]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        for name, text in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(text)
+            tar.addfile(member, io.BytesIO(text.encode()))
+    return buffer.getvalue()
+
+
+def wheel_of(name: str, module: str) -> bytes:
+    buffer = io.BytesIO()
+    about = f"{name}-1.0.dist-info"
+    with zipfile.ZipFile(buffer, "w") as wheel:
+        wheel.writestr(f"{name}.py", module)
+        wheel.writestr(f"{about}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        wheel.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(f"{about}/RECORD", "")
+    return buffer.getvalue()
+
+
+@pytest.mark.docker
+@pytest.mark.network
+@pytest.mark.parametrize("backend", ["setuptools.build_meta", "intruder"])
+def test_a_source_is_built_with_what_has_a_hash_alone(
+    client: docker.DockerClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str
+) -> None:
+    """A package's source says what it is built with, and that is code which no lock file has a hash for."""
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
+    source = archive_of({
+        "trial-1.0/pyproject.toml": f'[build-system]\nrequires = ["intruder"]\nbuild-backend = "{backend}"\n'
+        '[project]\nname = "trial"\nversion = "1.0"\n',
+        "trial-1.0/trial.py": "",
+        "trial-1.0/PKG-INFO": "Metadata-Version: 2.1\nName: trial\nVersion: 1.0\n",
+    })  # fmt: skip
+    files = {"trial-1.0.tar.gz": source, "intruder-1.0-py3-none-any.whl": wheel_of("intruder", "print('it ran')")}
+    agent = agent_in(tmp_path / "a", lock=f"trial==1.0 --hash=sha256:{hashlib.sha256(source).hexdigest()}\n")
+    with index_of(files) as (address, asked):
+        monkeypatch.setenv("UV_INDEX", address)
+        if backend == "intruder":
+            with pytest.raises(MachineError, match="intruder"):
+                bundle.ensure(client, agent, print)
+        else:
+            made = built(client, agent)
+            assert made.packages == {"trial": "1.0"}
+            client.volumes.get(f"harness-bundle-{made.key}").remove()
+            client.volumes.get(made.volume).remove()
+    assert [path for path in asked if "trial" in path]
+    assert not [path for path in asked if "intruder" in path]
 
 
 @pytest.mark.docker

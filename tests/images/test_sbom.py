@@ -66,7 +66,7 @@ def test_a_framework_that_only_git_has_is_named_by_its_commit_and_its_licence() 
     agent = load_agent(builtin("agents") / "autocoderover", "built in")
     source = agent.manifest.source
     assert source is not None
-    made = bundle.Bundle("0123456789abcdef", "volume", "debian", "3.13.5", {}, 1)
+    made = bundle.Bundle("0123456789abcdef", "volume", "debian", "3.13.5", {}, 1, "0" * 64)
     framework = sbom.parts_of(agent, made, CONTENTS)[0]
     assert framework.purl.to_string() == f"pkg:github/autocoderoversg/auto-code-rover@{source.commit}"
     assert [licence.name for licence in framework.licenses] == ["Sonar Source-Available License v1.0"]
