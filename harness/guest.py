@@ -13,6 +13,7 @@ from typing import Any
 from docker.types import Mount
 
 from harness import paths
+from harness.images import owned
 from harness.images.bundle import Bundle
 from harness.manifests import NOT_THE_AGENT
 from harness.plan import Plan, PlannedRun
@@ -22,6 +23,7 @@ from harness.sandbox.relay import Relay, attach
 from harness.suites.base import TarEntry
 
 HOME = "/opt/harness"
+PID = f"{HOME}/pid"
 AGENT = f"{HOME}/agent"
 OUT = f"{HOME}/out"
 RESULT_NAME = "result.json"
@@ -35,8 +37,8 @@ MESSAGE_CHARACTERS, DETAILS_CHARACTERS = 1_000, 10_000  # what a row of the data
 STATUSES = ("submitted", "gave_up", "format_failure", "limit", "error")
 
 # The process group's number is written down, so that a signal reaches what the runner started as well.
-WRAPPER = f'echo $$ > {HOME}/pid; exec "$@"'
-TERMINATE = f'kill -s TERM -- "-$(cat {HOME}/pid)"'  # dash knows no other way to name a group
+WRAPPER = f'echo $$ > {PID}; exec "$@"'
+TERMINATE = f'kill -s TERM -- "-$(cat {PID})"'  # dash knows no other way to name a group
 
 
 @dataclass(frozen=True)
@@ -66,11 +68,17 @@ class Visit:
     bundle: Bundle | None
     key: str | None
 
+    @property
+    def uid(self) -> int:
+        """Whom all of the sandbox runs as."""
+        return owned.UID if self.plan.spec.sandbox_user == "agent" else 0
+
     def files(self) -> bytes:
         """A tar, to be unpacked at /, of everything the contract promises."""
         task = self.planned.task
         entries: dict[str, TarEntry] = {
             OUT: None,
+            PID: b"",
             f"{HOME}/task.json": json.dumps(self._task_json(), indent=2).encode(),
             f"{HOME}/instruction.md": task.instruction.encode(),
             AGENT: self.planned.agent.folder,
@@ -81,7 +89,9 @@ class Visit:
         if self.planned.agent.is_oracle:
             entries |= task.solution_files(f"{HOME}/solution")
             entries |= task.solution_files("/solution")  # where Harbor's own solutions expect themselves
-        return tar_of(entries, without=[f"{AGENT}/{name}" for name in NOT_THE_AGENT])
+        return tar_of(
+            entries, without=[f"{AGENT}/{name}" for name in NOT_THE_AGENT], owned={OUT: self.uid, PID: self.uid}
+        )
 
     def mounts(self, socket_dir: str | None) -> list[Mount]:
         """The framework and the gateway's socket, both read-only."""
@@ -176,7 +186,7 @@ class Visit:
             "HARNESS_RESULT_FILE": f"{OUT}/{RESULT_NAME}",
             "HARNESS_OUT_DIR": OUT,
             "HARNESS_TIME_LIMIT_S": f"{spec.time_limit_s:g}",
-            "HOME": "/root",
+            "HOME": owned.HOME if self.uid else "/root",
         }
         if model:
             env |= {

@@ -113,6 +113,8 @@ class Manifest(BaseModel):
     source: Source | None = None
     """For a framework that no package index has; its packages are in the lock file all the same."""
     protocols: Annotated[list[Literal["text", "tools"]], Field(min_length=1)] = ["text"]
+    non_root: bool = False
+    """Whether it works as a user who is not root: `harness agents check` then tries that too."""
     calls_model: bool = True
     """False for an agent that needs neither model nor gateway."""
     runner: FileName = "run.py"
@@ -133,6 +135,7 @@ EXPECTED = {
     "source.paths": "a list of files and folders of the repository",
     "source.commit": "a commit's 40 hexadecimal digits",
     "protocols": 'a list of "text", "tools" or both',
+    "non_root": "true or false",
     "calls_model": "true or false",
     "requirements": "the name of a file in the agent's folder",
     "runner": "the name of a file in the agent's folder",

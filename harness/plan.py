@@ -87,7 +87,7 @@ class Plan:
                 include={"repeats", "order", "warmup", "rest_s", "rest_band_c", "control_every", "when_busy", "idle_s",
                          "idle_every", "engine_state", "slots", "meter", "meter_at", "time_limit_s", "max_calls",
                          "max_tokens", "max_energy_j", "num_predict", "guard", "guard_patience", "think", "protocol",
-                         "door", "runtime", "cpus", "memory_mb", "disk_mb"}
+                         "door", "sandbox_user", "runtime", "cpus", "memory_mb", "disk_mb"}
             ),
             "runs": [
                 [r.agent.name, f"{r.engine_name}/{r.model_name}", r.task.name, r.repetition, r.protocol]
@@ -147,6 +147,19 @@ def too_small(agent: Agent, model: Model, protocol: Protocol, suite: str) -> str
     )
 
 
+def _without_root(agents: Sequence[Agent], spec: Spec) -> tuple[list[Agent], list[Unusable]]:
+    """The agents that work as a user who is not root, and the others. Raises UserError when the user named one."""
+    rooted = []
+    for agent in agents:
+        if agent.manifest.non_root:
+            continue
+        reason = "it is not known to work as another user than root (non_root in its agent.toml)"
+        if agent.named_in(spec.agents):
+            raise UserError(f"--sandbox-user agent: agent {agent.name}: {reason}; leave one of the two out")
+        rooted.append(Unusable(agent.name, agent.origin, reason))
+    return [agent for agent in agents if agent.manifest.non_root], rooted
+
+
 def make_plan(
     spec: Spec,
     suite: Suite,
@@ -167,6 +180,9 @@ def make_plan(
     """
     if spec.guard_patience is not None and spec.guard != "stop":
         raise UserError(f"--guard-patience is for --guard stop, and --guard is {spec.guard}: leave one of them out")
+    if spec.sandbox_user == "agent":
+        agents, rooted = _without_root(agents, spec)
+        unusable = [*unusable, *rooted]
     if not agents:
         reasons = "; ".join(f"{u.name}: {u.reason}" for u in unusable) or "none is installed"
         raise UserError(f"no agent can be used ({reasons})")

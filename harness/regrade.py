@@ -18,6 +18,7 @@ from harness.errors import UserError
 from harness.gradable import gradable_here
 from harness.grading.grade import grade
 from harness.images.locate import prepare_all
+from harness.images.prepare import Prepared
 from harness.run import task_limits
 from harness.sandbox.container import wait_for_removals
 from harness.sandbox.doors import find_runtime
@@ -87,7 +88,7 @@ def regrade(
             number = db.table("grades").count_where("run_id = ?", [run["run_id"]]) + 1
             log = keep(runs_dir, folder, f"tests-{number}.log", found.log) if found.log else None
             notes = list(found.notes)
-            if (image.origin or image.image) != (run["image_origin"] or run["image_digest"]):
+            if not _same_image(image, run):
                 notes.append("graded_in_another_image")
             records.insert_grade(
                 db, run, verdict=found.verdict, detail=found.detail, test_s=found.test_s, image_digest=image.image,
@@ -101,6 +102,15 @@ def regrade(
         wait_for_removals()
     if lost:
         raise UserError(f"{len(lost)} patches could not be read ({', '.join(lost[:3])}): the others are graded")
+
+
+def _same_image(image: Prepared, run: Mapping[str, Any]) -> bool:
+    """Whether a task's image is what it was in a run, by the most that the run's row tells of it."""
+    if run["image_origin"]:
+        return bool(image.origin == run["image_origin"])
+    if run["task_image_digest"]:
+        return bool(image.task_image == run["task_image_digest"])
+    return bool(image.image == run["image_digest"])
 
 
 def _patch(db: Database, runs_dir: Path, run_id: str) -> bytes:

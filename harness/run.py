@@ -191,7 +191,7 @@ def _agent_stage(
             limits = task_limits(planned.task, bench.cores, plan.spec, plan.spec.time_limit_s)
             visit = guest.Visit(planned, plan, prepared.workdir, bundle, door.key if door else None)
             with running(
-                bench.client, prepared.image, kind="run", limits=limits,
+                bench.client, prepared.sandbox_image, kind="run", limits=limits, uid=visit.uid,
                 files=visit.files(), sweep=bench.sweep_id, run=run_id,
                 mounts=visit.mounts(str(socket_dir) if door and shared else None), runtime=bench.runtime,
             ) as container:  # fmt: skip

@@ -19,6 +19,7 @@ from harness.errors import UserError, nearest
 MAX_INTEGER = 2**63 - 1  # what a column of the database holds
 
 GuardMode = Literal["off", "observe", "nudge", "stop"]
+SandboxUser = Literal["root", "agent"]
 Name = Annotated[str, Field(min_length=1)]
 Whole = Annotated[int, Field(le=MAX_INTEGER)]
 Number = Annotated[float, Field(allow_inf_nan=False, le=1e9)]  # 30 years; more than that can't be waited for
@@ -101,6 +102,8 @@ class Spec(BaseModel):
     """The sandbox's way to its model: a socket that it shares with the harness, or a stream of Docker's own."""
     runtime: Name | None = None
     """Docker's name of what runs containers, as runsc; unset: Docker's default."""
+    sandbox_user: SandboxUser = "root"
+    """Whom agents run as. root: without capabilities, in what the image's root owns. agent: a user of its own."""
     cpus: Annotated[Number, Field(ge=0.01)] | None = None
     """Cores of a sandbox. Unset, as the two below: 2, 4,096 and 10,240, or what a task asks for beyond."""
     memory_mb: Annotated[int, Field(ge=64, le=1 << 30)] | None = None

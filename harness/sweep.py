@@ -158,7 +158,7 @@ def run_sweep(
             check_budget(meter, plan.spec.slots)
         carbon = experiment.carbon_of(plan.spec.country)
         check_meter_at(plan)
-        prepared = prepare_all(client, plan.suite, runs_dir / "logs", progress.say)
+        prepared = prepare_all(client, plan.suite, runs_dir / "logs", progress.say, plan.spec.sandbox_user)
         bundles = {}
         for agent in plan.agents:
             made = bundle.ensure(client, agent, progress.say)
@@ -378,6 +378,7 @@ class _Keeper:
                 [asdict(artefact) for artefact in finished.artefacts],
                 finished.grade.notes,
                 [asdict(intervention) for intervention in finished.interventions],
+                graded_in=bench.images[planned.task.name].image,
             )
         except sqlite3.OperationalError as error:
             raise _not_stored(bench, planned, error) from error

@@ -180,3 +180,21 @@ def test_the_resolved_plan_tells_experiments_apart() -> None:
         assert resolved(limit=2) != resolved(**other)
     # How often a spoilt run is tried again does not change what is measured.
     assert resolved(limit=2) == resolved(limit=2, retries=5)
+
+
+def test_agents_that_need_root_are_left_out_where_agents_have_a_user_of_their_own() -> None:
+    rooted, free = (
+        Agent(
+            Manifest(name=name, group="framework", summary="x", version="1", calls_model=False, non_root=non_root),
+            Path("/nowhere") / name,
+            "built in",
+        )
+        for name, non_root in (("rooted", False), ("free", True))
+    )
+    plan = planned(Spec(agents=["all"], limit=1, sandbox_user="agent"), [rooted, free])
+    assert [run.agent.name for run in plan.runs] == ["free"]
+    [left_out] = plan.unusable
+    assert (left_out.name, "non_root in its agent.toml" in left_out.reason) == ("rooted", True)
+    assert len(planned(Spec(agents=["all"], limit=1), [rooted, free]).runs) == 2
+    with pytest.raises(UserError, match="--sandbox-user agent: agent rooted"):
+        planned(Spec(agents=["rooted", "free"], limit=1, sandbox_user="agent"), [rooted, free])

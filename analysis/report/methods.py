@@ -67,7 +67,8 @@ def _text(sweep: SweepRecord) -> Iterator[str]:
         f"every framework. Limits: {_seconds(rules.get('time_limit_s'))}, {rules.get('max_calls')} calls, "
         f"{rules.get('num_predict')} tokens an answer, tokens {_limit(rules.get('max_tokens'))}, energy "
         f"{_limit(rules.get('max_energy_j'), ' J')}. Thinking {'on' if rules.get('think') else 'off'}; protocol "
-        f"{rules.get('protocol')}; guard {rules.get('guard')}."
+        f"{rules.get('protocol')}; guard {rules.get('guard')}; user of the sandboxes: "
+        f"{rules.get('sandbox_user', 'root')}."
     )
     yield f"Energy: {_instruments(sweep)} Tokens, calls and steps are counted at the harness's own gateway."
     if replaced := list(_replaced(sweep.resolved.get("agents", {}))):

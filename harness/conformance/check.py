@@ -17,7 +17,7 @@ import docker
 from harness import machine, paths
 from harness.bench import Bench
 from harness.conformance import speech as speeches
-from harness.conformance.scenarios import RUNS, SCENARIOS, TASK, Scenario, capabilities_of
+from harness.conformance.scenarios import RUNS, RUNS_UNROOTED, SCENARIOS, TASK, Scenario, capabilities_of
 from harness.conformance.speech import Speech
 from harness.engines.scripted import Scripted
 from harness.gateway.ledger import CallRecord
@@ -68,12 +68,15 @@ def to_try(agent: Agent) -> tuple[list[Chosen], list[NotTried]]:
     Raises UserError for a play that is malformed.
     """
     if not agent.manifest.calls_model:
-        return [(RUNS, None, None)], []
+        alone = (RUNS, RUNS_UNROOTED) if agent.manifest.non_root else (RUNS,)
+        return [(scenario, None, None) for scenario in alone], []
     spoken: list[Protocol] = list(agent.manifest.protocols)
     known = {protocol: speeches.find(agent, protocol) for protocol in spoken}
     fitting: list[Chosen] = []
     missing: list[NotTried] = []
     for scenario in SCENARIOS:
+        if scenario.user == "agent" and not agent.manifest.non_root:
+            continue
         wanted = [protocol for protocol in scenario.protocols if protocol in spoken]
         if not wanted and scenario.protocols == ("text",):
             wanted = spoken[:1]
@@ -99,7 +102,8 @@ def try_agent(
     with contextlib.ExitStack() as clean_up, tempfile.TemporaryDirectory(prefix="harness-check-") as folder:
         runs_dir = Path(folder)
         clean_up.enter_context(paths.lock(IN_USE, shared=True))
-        prepared = prepare_all(client, suite, paths.cache() / "logs", say)
+        users = {scenario.user for scenario, _, _ in chosen}
+        prepared = {user: prepare_all(client, suite, paths.cache() / "logs", say, user) for user in users}
         made = bundle.ensure(client, agent, say)
         engine = Scripted()
         clean_up.callback(engine.close)
@@ -117,7 +121,7 @@ def try_agent(
                 )  # fmt: skip
             plan = _plan(agent, scenario, protocol, engine, play, suite)
             bench = Bench(
-                client, cores, plan, "check", runs_dir, prepared,
+                client, cores, plan, "check", runs_dir, prepared[scenario.user],
                 {agent.name: made} if made else {}, {engine.name: gateway}, None, threading.Event(),
                 elsewhere=daemon.elsewhere(client),
             )  # fmt: skip
@@ -130,7 +134,7 @@ def _plan(
     spec = Spec(
         agents=[agent.name], models=[f"scripted/{play}"], tasks="smoke", retries=0, protocol=protocol or "auto",
         max_calls=scenario.max_calls, time_limit_s=scenario.time_limit_s, num_predict=scenario.num_predict,
-        think=scenario.thinks,
+        think=scenario.thinks, sandbox_user=scenario.user,
     )  # fmt: skip
     models = {"scripted": resolve_model(engine, engine.describe(str(play)), spec)} if protocol else {}
     return make_plan(spec, suite, [agent], [], models)

@@ -16,6 +16,7 @@ from harness.engines.base import Capability
 from harness.engines.scripted_play import Entry, ToolCall
 from harness.outcome import EndedBy
 from harness.plan import Protocol
+from harness.spec import SandboxUser
 from harness.suites import load_suite
 from harness.suites.harbor import HarborTask
 
@@ -59,6 +60,7 @@ class Scenario:
     needs_commands: bool = False  # and that agent has to run shell commands
     repeat: bool = True  # the last answer again and again
     thinks: bool = False
+    user: SandboxUser = "root"  # "agent": tried with those alone that say they can do without root
     max_calls: int = 8
     time_limit_s: float = 120.0
     num_predict: int = 2048
@@ -124,11 +126,14 @@ def _all_of_it(command: str) -> Answers:
 BOTH: tuple[Protocol, ...] = ("text", "tools")
 
 RUNS = Scenario("runs", "it runs once on a task", lambda _: (), AGENT)
-"""The only one for an agent that calls no model."""
+RUNS_UNROOTED = Scenario("runs-unrooted", "it runs once as a user who is not root", lambda _: (), AGENT, user="agent")
+"""The only ones for an agent that calls no model."""
 
 SCENARIOS: tuple[Scenario, ...] = (
     Scenario("solves", "it can resolve a task", _solve, ("submitted",), BOTH, speaks=True, repeat=False, max_calls=40,
              verdict="resolved"),
+    Scenario("unrooted", "it can resolve a task as a user who is not root", _solve, ("submitted",), BOTH, speaks=True,
+             repeat=False, user="agent", max_calls=40, verdict="resolved"),
     Scenario("slow-server", "it waits for a model that takes seconds to begin", _slowly, ("submitted",), speaks=True,
              repeat=False, max_calls=40, time_limit_s=240, verdict="resolved"),
     Scenario("rambles", "a model that talks and does nothing", _all(text=RAMBLING), (*ITSELF, "budget_calls"), BOTH),

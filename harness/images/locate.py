@@ -12,8 +12,10 @@ from harness import paths
 from harness.errors import MachineError, UserError
 from harness.images import dockerfiles, published, rebuilt, recipes
 from harness.images.bases import Say
+from harness.images.owned import owned
 from harness.images.prepare import Prepared, prepare
 from harness.sandbox.daemon import DockerFault
+from harness.spec import SandboxUser
 from harness.suites import Suite, Task
 from harness.suites.swebench import SweBenchTask
 
@@ -101,10 +103,15 @@ def _get_them(missing: Sequence[SweBenchTask], count: int) -> str:
     )
 
 
-def prepare_all(client: docker.DockerClient, suite: Suite, log_folder: Path, say: Say) -> dict[str, Prepared]:
-    """The image of every task of a suite with its history cut, by the task's name."""
+def prepare_all(
+    client: docker.DockerClient, suite: Suite, log_folder: Path, say: Say, sandbox_user: SandboxUser = "root"
+) -> dict[str, Prepared]:
+    """The images of every task of a suite with its history cut, by the task's name."""
     located = locate(client, suite.tasks, log_folder, say)
-    return {task.name: prepare_one(client, task, located[task.name], say) for task in suite.tasks}
+    prepared = {task.name: prepare_one(client, task, located[task.name], say) for task in suite.tasks}
+    if sandbox_user == "root":
+        return prepared
+    return {name: owned(client, each, f"{suite.name}/{name}", say) for name, each in prepared.items()}
 
 
 def prepare_one(client: docker.DockerClient, task: Task, found: Located, say: Say) -> Prepared:

@@ -36,6 +36,8 @@ DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  #
 @dataclass(frozen=True)
 class Prepared:
     image: str  # id of the derived image
+    sandbox_image: str  # id of the one that agents get: the same, or one made of it (owned.py)
+    task_image: str  # id of the task's own
     workdir: str
     base: Base
     source: str = "dockerfile"  # where the task's image is from
@@ -93,7 +95,7 @@ def prepare(
         raise MachineError(
             f"the image of {name} can't be prepared: {getattr(error, 'explanation', None) or error}"
         ) from error
-    return Prepared(str(derived.id), where, Base(git_dir), source, origin)
+    return Prepared(str(derived.id), str(derived.id), image, where, Base(git_dir), source, origin)
 
 
 def forget(client: docker.DockerClient, image: str) -> None:

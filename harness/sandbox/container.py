@@ -257,11 +257,13 @@ def running(
     hardened: bool = True,
     network: str = "none",
     runtime: str | None = None,
+    uid: int = 0,
 ) -> Iterator[Container]:
     """A started container of `image` with `files` (a tar, unpacked at /) in it.
 
-    `hardened` drops every capability; grading keeps Docker's default ones, since tests may need them. Its first
-    process sleeps until the deadline, so a container whose harness has died ends by itself.
+    `uid` is whom everything in it runs as. `hardened` drops every capability; grading keeps Docker's default ones,
+    since tests may need them. Its first process sleeps until the deadline, so a container whose harness has died ends
+    by itself.
     Raises SandboxError. Removed on every way out, in the background: nobody has to wait for it.
     """
     security = {"security_opt": [f"seccomp={seccomp.profile()}", *(["no-new-privileges"] if hardened else [])]}
@@ -272,7 +274,7 @@ def running(
             image,
             command=["sleep", str(int(limits.deadline_s) + 1)],
             entrypoint=[],
-            user="root",
+            user=f"{uid}:{uid}" if uid else "root",
             labels={KIND: kind, OWNER: owner(), SWEEP: sweep, RUN: run},
             host_config=client.api.create_host_config(
                 network_mode=network,
@@ -332,9 +334,14 @@ def wait_for_removals(timeout_s: float = 10.0) -> None:
         thread.join(max(0.0, deadline - time.monotonic()))
 
 
-def tar_of(entries: Mapping[str, bytes | tuple[bytes, int] | Path | None], without: Collection[str] = ()) -> bytes:
+def tar_of(
+    entries: Mapping[str, bytes | tuple[bytes, int] | Path | None],
+    without: Collection[str] = (),
+    owned: Mapping[str, int] = {},
+) -> bytes:
     """A tar of files that belong to root: path to content, (content, mode), a folder or file to take along, or
-    None for an empty folder. Links in a folder stay links. `without` are paths to leave out."""
+    None for an empty folder. Links in a folder stay links. `without` are paths to leave out, `owned` those of contents
+    and empty folders that belong to another user."""
     left_out = {name.lstrip("/") for name in without}
 
     def plain(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
@@ -347,6 +354,7 @@ def tar_of(entries: Mapping[str, bytes | tuple[bytes, int] | Path | None], witho
                 tar.add(os.path.realpath(value), arcname=name.lstrip("/"), filter=plain)
                 continue
             member = tarfile.TarInfo(name.lstrip("/"))
+            member.uid = member.gid = owned.get(name, 0)
             if value is None:
                 member.type, member.mode, member.mtime = tarfile.DIRTYPE, 0o755, int(time.time())
                 tar.addfile(member)

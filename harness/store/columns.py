@@ -112,6 +112,9 @@ COLUMNS: dict[str, dict[str, str]] = {
         "guard_patience": "steps for which a guard that stops lets a loop go on; empty for the others",
         "door": "the sandbox's way to its model: socket (mounted) or relay (a stream of Docker's); empty without one",
         "runtime": "Docker's name of what ran its containers; empty for runs made before it was recorded",
+        "task_image_digest": "id of the task's own image, before its history was cut; empty before it was kept",
+        "bundle_digest": "SHA-256 of what lies in the bundle, bytecode left out; its key is of what went in",
+        "sandbox_user": "whom the agent ran as: root (without capabilities) or agent; never pooled",
     },
     "calls": {
         "call_id": "run_id and call_index",

@@ -539,3 +539,15 @@ def m008_door_and_runtime(db: Database) -> None:
     UPDATE runs SET door = 'socket' WHERE engine != 'none';
     """,
     )
+
+
+@migration
+def m009_what_ran(db: Database) -> None:
+    run_script(
+        db,
+        """
+    ALTER TABLE runs ADD COLUMN task_image_digest TEXT;
+    ALTER TABLE runs ADD COLUMN bundle_digest TEXT;
+    ALTER TABLE runs ADD COLUMN sandbox_user TEXT NOT NULL DEFAULT 'root';
+    """,
+    )

@@ -155,8 +155,10 @@ def insert_run(
     artefacts: Iterable[Mapping[str, Any]],
     notes: Sequence[str] = (),
     interventions: Iterable[Mapping[str, Any]] = (),
+    graded_in: str | None = None,
 ) -> None:
-    """Store a run with all that belongs to it; `notes` are the grading's.
+    """Store a run with all that belongs to it; `notes` are the grading's, and so is the image `graded_in`, where it is
+    not the sandbox's.
 
     Raises sqlite3.IntegrityError when it is there already.
     """
@@ -180,7 +182,7 @@ def insert_run(
                 "verdict": row["verdict"],
                 "detail": row.get("verdict_detail"),
                 "test_s": row.get("test_s"),
-                "image_digest": row["image_digest"],
+                "image_digest": graded_in or row["image_digest"],
                 "notes": json.dumps(list(notes)),
                 "log": log,
                 "harness_version": row["harness_version"],

@@ -19,7 +19,7 @@ COMMAND = "echo \N{PARTY POPPER} \x7f \x1b[1m; echo \"quoted\" 'and' $HOME\ncat 
 def agent_in(folder: Path, protocols: str = '["text", "tools"]', **plays: str) -> Agent:
     (folder / "plays").mkdir(parents=True)
     (folder / "agent.toml").write_text(
-        f'name = "tried"\ngroup = "example"\nsummary = "x"\nversion = "1"\nprotocols = {protocols}\n'
+        f'name = "tried"\ngroup = "example"\nsummary = "x"\nversion = "1"\nnon_root = true\nprotocols = {protocols}\n'
     )
     (folder / "run.py").touch()
     for protocol, play in plays.items():
@@ -54,7 +54,11 @@ def test_a_command_arrives_as_it_was_written_in_text_and_in_tools(tmp_path: Path
 def test_without_a_play_the_scenarios_of_its_protocol_are_not_tried_and_it_says_so(tmp_path: Path) -> None:
     fitting, missing = to_try(agent_in(tmp_path / "a", text=TEXT))
     assert {each.why for each in missing} == {"there is no plays/tools.toml"}
-    assert {(each.scenario.name, each.protocol) for each in missing} == {("solves", "tools"), ("same-command", "tools")}
+    assert {(each.scenario.name, each.protocol) for each in missing} == {
+        ("solves", "tools"),
+        ("unrooted", "tools"),
+        ("same-command", "tools"),
+    }
     # What a bad model says needs no knowledge of the agent.
     assert {"rambles", "wrong-tool"} <= {scenario.name for scenario, protocol, _ in fitting if protocol == "tools"}
     bare, missing = to_try(agent_in(tmp_path / "b", protocols='["text"]'))
