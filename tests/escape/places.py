@@ -18,7 +18,7 @@ from command_line import Harness
 from harness.sandbox.container import tar_of
 
 INSIDE = Path(__file__).with_name("inside")
-DOORS = ("socket",)
+DOORS = ("socket", "relay")
 # Another runtime of containers than Docker's own, to try these attempts under it.
 RUNTIME = os.environ.get("HARNESS_TESTS_RUNTIME", "")
 
@@ -60,7 +60,7 @@ def read(lines: str) -> Report:
 
 def flags(door: str) -> list[str]:
     """Of a sweep."""
-    return [*(["--door", door] if door != DOORS[0] else []), *(["--runtime", RUNTIME] if RUNTIME else [])]
+    return ["--door", door, *(["--runtime", RUNTIME] if RUNTIME else [])]
 
 
 def agent(harness: Harness, name: str, command: str, facts: Facts) -> str:

@@ -14,7 +14,7 @@ import sys
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
-LONGEST_S = 20
+LONGEST_S = 120
 
 FACTS = json.loads((HERE / "facts.json").read_text()) if (HERE / "facts.json").exists() else {}
 ATTEMPTS = {}

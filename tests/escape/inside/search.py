@@ -1,29 +1,25 @@
 """Looks for what the agent must not see, in every place where an agent could look: files and what is packed in them,
-git's objects, processes' environments and memory. facts.json has the words backwards, or they would be found there."""
+processes' environments and memory. facts.json has the words backwards, or they would be found there."""
 
 import bz2
 import gzip
 import lzma
-import mmap
 import os
 import pathlib
 import re
-import subprocess
 import zipfile
 import zlib
 
 from attempts import FACTS, Refused, attempt
 
 WORDS = [word[::-1].encode() for word in FACTS["words_backwards"]]
-ANY = re.compile(b"|".join(map(re.escape, WORDS)))
 ZLIB = re.compile(rb"\x78[\x01\x5e\x9c\xda]")
 LARGEST_BYTES = 64 << 20  # of what is unpacked
 NOT_THESE = ("/proc", "/sys", "/dev")
 
 
 def found(content):
-    hit = ANY.search(content)
-    return hit and hit[0].decode()
+    return next((word.decode() for word in WORDS if word in content), None)
 
 
 def unpacked(path, content):
@@ -63,17 +59,16 @@ def searched(folder):
         folders[:] = [name for name in folders if os.path.join(where, name) not in NOT_THESE]
         for name in names:
             path = os.path.join(where, name)
-            if ANY.search(os.fsencode(path)):
+            if found(os.fsencode(path)):
                 hits.append(path)
             if os.path.islink(path) or not os.path.isfile(path) or os.path.getsize(path) == 0:
                 continue
             looked += 1
-            with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-                word = found(content)
-                if not word and len(content) < LARGEST_BYTES:
-                    word = next(filter(None, map(found, unpacked(path, content[:]))), None)
-                if word:
-                    hits.append(f"{path} has {word!r}")
+            with open(path, "rb") as file:
+                content = file.read()
+            word = found(content) or next(filter(None, map(found, unpacked(path, content))), None)
+            if word:
+                hits.append(f"{path} has {word!r}")
     return hits, looked
 
 
@@ -123,38 +118,3 @@ def in_the_memory_of_processes():
         except OSError:
             continue
     return or_refused(hits, looked)
-
-
-def git(*words):
-    return subprocess.run(["git", *words], cwd=FACTS["workdir"], capture_output=True, check=False).stdout
-
-
-@attempt
-def in_every_object_that_git_knows():
-    """Those that nothing leads to, too, and those of other repositories that this one borrows from."""
-    listing = git("cat-file", "--batch-all-objects", "--batch-check=%(objectname) %(objecttype)").decode().split("\n")
-    hits = [
-        f"{line} has {word!r}"
-        for line in filter(None, listing)
-        if (word := found(git("cat-file", line.split()[1], line.split()[0])))
-    ]
-    return or_refused(hits, len(listing) - 1)
-
-
-@attempt
-def in_what_git_has_lost():
-    lost = git("fsck", "--lost-found", "--no-progress", "--unreachable").decode().split("\n")
-    if any(lost):
-        return "; ".join(lost)
-    raise Refused("nothing")
-
-
-@attempt
-def more_than_one_commit():
-    """By any name, by what the reflog remembers, by what is stashed, or from elsewhere."""
-    commits = set(git("log", "--all", "--reflog", "--format=%H", "HEAD").decode().split())
-    elsewhere = git("remote", "-v").decode() + git("config", "--get-regexp", "^(remote|url|branch)").decode()
-    alternates = pathlib.Path(FACTS["workdir"], ".git", "objects", "info", "alternates")
-    if len(commits) != 1 or elsewhere or alternates.exists():
-        return f"{len(commits)} commits; {elsewhere}"
-    raise Refused("one commit, nothing elsewhere")
