@@ -16,6 +16,7 @@ from harness.meter.figures import Idle
 from harness.meter.meter import Meter
 from harness.plan import Plan
 from harness.sandbox.doors import DoorKind
+from harness.unchanged import Sources
 
 UNLOADED = ""
 
@@ -49,3 +50,4 @@ class Bench:
     wall_factor: tuple[float, float, float] | None = None  # of this machine, with its interval
     shared: dict[str, Readiness] = field(default_factory=dict)  # with --slots, by the label of the model
     memory: Memory = field(default_factory=Memory)
+    sources: Sources | None = None  # what must not change under a sweep; None: nobody minds

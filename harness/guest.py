@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import threading
@@ -58,6 +59,12 @@ class Way:
             self.relay.close()
 
 
+@functools.cache
+def _own_file(name: str) -> bytes:
+    """Read once: the harness may be updated while a sweep of days goes on, and the rest of it is in memory."""
+    return (paths.PACKAGE / "sandbox" / name).read_bytes()
+
+
 @dataclass(frozen=True)
 class Visit:
     """One agent's stay in one sandbox. `key` opens the gateway; None for an agent that calls no model."""
@@ -85,7 +92,7 @@ class Visit:
         }
         if self.key is not None:
             for name in ("forward.py", "multiplex.py", "watch.py"):
-                entries[f"{HOME}/{name}"] = paths.PACKAGE / "sandbox" / name
+                entries[f"{HOME}/{name}"] = _own_file(name)
         if self.planned.agent.is_oracle:
             entries |= task.solution_files(f"{HOME}/solution")
             entries |= task.solution_files("/solution")  # where Harbor's own solutions expect themselves

@@ -74,7 +74,7 @@ class Plan:
         return {
             "agents": {
                 a.name: {"version": a.manifest.version, "group": a.manifest.group,
-                         "hash": folder_hash(a.folder, NOT_THE_AGENT),
+                         "hash": agent_hash(a),
                          "commit": a.manifest.source.commit if a.manifest.source else None,
                          "overrides": dict(a.manifest.overrides)}
                 for a in self.agents
@@ -94,6 +94,11 @@ class Plan:
                 for r in self.runs
             ],
         }  # fmt: skip
+
+
+def agent_hash(agent: Agent) -> str:
+    """Of all in an agent's folder that its runs see."""
+    return folder_hash(agent.folder, NOT_THE_AGENT)
 
 
 def run_seed(seed: int, task: str, repetition: int) -> int:

@@ -41,6 +41,7 @@ from harness.run import Finished, execute
 from harness.sandbox import daemon, doors, leftovers
 from harness.sandbox.container import wait_for_removals
 from harness.store import records
+from harness.unchanged import check_unchanged, sources
 
 SPOILT_IN_A_ROW = 3  # runs that the machine spoilt, after which going on would only make more
 FREE_BYTES = 2 << 30  # asked for in the runs folder before a sweep starts
@@ -191,6 +192,7 @@ def run_sweep(
             door=door, runtime=runtime, elsewhere=daemon.elsewhere(client),
             session=records.next_session(db, result.sweep_id),
             wall_factor=records.wall_factor(db, machine_id),
+            sources=sources(plan),
         )  # fmt: skip
         _run_all(bench, db, progress, result, machine_id, carbon)
         if result.stored == len(plan.runs):
@@ -334,6 +336,9 @@ def _make(bench: Bench, progress: Progress, planned: PlannedRun, attempt: int) -
             finished = execute(bench, planned, run_id, progress.stage)
         except OSError as error:
             raise _not_stored(bench, planned, error) from error
+        # Behind the run: whatever was changed before or while it went on is seen, and it is not stored.
+        if bench.sources:
+            check_unchanged(bench.sources, planned, bench.sweep_id)
         if finished.ended_by == "cancelled" or (bench.cancelled.is_set() and ENDINGS[finished.ended_by].retried):
             shutil.rmtree(bench.runs_dir / bench.sweep_id / run_id, ignore_errors=True)
             return Made(spoilt, attempt, None)

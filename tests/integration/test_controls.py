@@ -5,10 +5,15 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import shutil
+import sqlite3
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
+
+from harness.suites import load_suite
 
 pytestmark = pytest.mark.docker
 
@@ -191,3 +196,36 @@ def test_verify_proves_a_suite_and_unmasks_bad_tasks(harness, tmp_path: Path) ->
     assert [rows[task.name]["good"] for task in (good, wrong, always)] == [True, False, False]
     assert "the solution does not resolve it" in rows[wrong.name]["why"]
     assert rows[always.name]["why"] == "its tests pass without any change"
+
+
+def stored(harness) -> int:
+    try:
+        return harness.rows("SELECT COUNT(*) AS n FROM runs")[0]["n"]
+    except sqlite3.OperationalError:  # there is no database yet
+        return 0
+
+
+@pytest.mark.parametrize("what", ["the folder of agent editor", "task basket-shared-default"])
+def test_an_agent_or_a_task_that_is_edited_in_a_sweep_ends_it_before_it_runs(harness, what) -> None:
+    suite = harness.folder / "mine"
+    shutil.copytree(load_suite("smoke").tasks[0].folder, suite / "basket-shared-default")
+    agent = harness.agent("editor", "sleep 3\n")
+    edited = Path(agent, "run.sh") if "agent" in what else suite / "basket-shared-default" / "tests" / "test.sh"
+    before = edited.read_text()
+    words = ["--agents", agent, "--tasks", str(suite), "--repeats", "3"]
+    process = harness.popen("sweep", *words)
+    deadline = time.monotonic() + 120
+    while not stored(harness) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    edited.write_text(before + "true\n")
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    said = " ".join(err.split())
+    assert what in said
+    assert "was changed while the sweep was under way" in said
+    assert stored(harness) < 3
+    assert harness("sweep", "--resume").code == 2
+    edited.write_text(before)
+    assert harness("sweep", "--resume").code == 0
+    assert stored(harness) == 3
+    assert not harness.containers()
