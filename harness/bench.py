@@ -44,6 +44,7 @@ class Bench:
     cancelled: threading.Event
     door: DoorKind = "socket"
     runtime: str | None = None  # of containers; None: whatever Docker takes by itself
+    own_kernel: bool = False  # its containers' processes are none of this machine's
     elsewhere: str | None = None  # why Docker is taken to be on another machine; None for this one's
     session: int = 1
     idles: dict[str, Idle] = field(default_factory=dict)  # newest, by the label of the model in memory, or UNLOADED

@@ -21,7 +21,7 @@ from harness.images.locate import prepare_all
 from harness.images.prepare import Prepared
 from harness.run import task_limits
 from harness.sandbox.container import wait_for_removals
-from harness.sandbox.doors import find_runtime
+from harness.sandbox.runtime import find_runtime
 from harness.spec import read_spec
 from harness.store import records
 from harness.store.artefacts import keep, read

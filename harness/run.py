@@ -204,10 +204,10 @@ def _agent_stage(
                     if way.unwatched:
                         finished.flags.append(f"workdir_unwatched: {way.unwatched}")
                 engine_bytes = model.engine.memory_bytes if model else None
-                watch = UsageWatch(container, engine_bytes)
+                watch = UsageWatch(container, engine_bytes, bench.own_kernel)
                 if watch.group.cpu is None:
                     finished.flags.append(f"sandbox_unseen: {bench.elsewhere or 'its control group is not to be seen'}")
-                targets = Targets(bench.meter, watch.group, model.engine.pids if model else None)
+                targets = Targets(bench.meter, watch.group, model.engine.pids if model else None, bench.own_kernel)
                 finished.setup_s = time.monotonic() - began
                 on_stage("agent")
                 watch.start()

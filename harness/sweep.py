@@ -30,7 +30,7 @@ from harness.experiment import Carbon, Experiment
 from harness.gateway.server import Gateway
 from harness.images import bundle
 from harness.images.locate import prepare_all
-from harness.images.prepare import IN_USE, Prepared
+from harness.images.prepare import IN_USE
 from harness.meter.budget import check_budget
 from harness.meter.external import ExternalMeter
 from harness.meter.meter import External, Meter
@@ -40,6 +40,7 @@ from harness.rows import call_energy_row, call_row, run_row
 from harness.run import Finished, execute
 from harness.sandbox import daemon, doors, leftovers
 from harness.sandbox.container import wait_for_removals
+from harness.sandbox.runtime import find_runtime, has_own_kernel
 from harness.store import records
 from harness.unchanged import check_unchanged, sources
 
@@ -147,7 +148,7 @@ def run_sweep(
         check_same(json.loads(resume["resolved"]), plan.resolved())
     cores = int(client.info()["NCPU"])
     check_cores(cores, plan)
-    runtime = doors.find_runtime(client, plan.spec.runtime)
+    runtime = find_runtime(client, plan.spec.runtime)
     with contextlib.ExitStack() as clean_up:
         clean_up.callback(wait_for_removals)
         # First of all, since a machine that can't measure what was asked for is refused before anything is built.
@@ -166,7 +167,9 @@ def run_sweep(
             if made is not None:
                 bundles[agent.name] = made
 
-        door = _door(plan, client, runtime, prepared, bundles, progress)
+        image = next(iter(prepared.values())).image
+        own_kernel = has_own_kernel(client, image, runtime)
+        door = _door(plan, client, image, bundles, runtime, own_kernel, progress)
         facts = machine.facts(daemon.facts(client))
         machine_id = machine.machine_id(facts)
         result = Result(str(resume["sweep_id"]) if resume else new_id())
@@ -189,7 +192,7 @@ def run_sweep(
             clean_up.callback(gateways[name].close)
         bench = Bench(
             client, cores, plan, result.sweep_id, runs_dir, prepared, bundles, gateways, meter, cancelled,
-            door=door, runtime=runtime, elsewhere=daemon.elsewhere(client),
+            door=door, runtime=runtime, own_kernel=own_kernel, elsewhere=daemon.elsewhere(client),
             session=records.next_session(db, result.sweep_id),
             wall_factor=records.wall_factor(db, machine_id),
             sources=sources(plan),
@@ -217,17 +220,17 @@ def check_meter_at(plan: Plan) -> None:
 def _door(
     plan: Plan,
     client: docker.DockerClient,
-    runtime: str,
-    prepared: Mapping[str, Prepared],
+    image: str,
     bundles: Mapping[str, bundle.Bundle],
+    runtime: str,
+    own_kernel: bool,
     progress: Progress,
 ) -> doors.DoorKind:
     """The door of all runs that call a model. Raises UserError for one that does not work here."""
     caller = next((bundles[agent.name] for agent in plan.agents if agent.manifest.calls_model), None)
     if caller is None:
         return "socket"
-    image = next(iter(prepared.values())).image
-    choice = doors.choose(plan.spec.door, client, runtime, lambda: doors.try_socket(client, image, caller, runtime))
+    choice = doors.choose(plan.spec.door, client, own_kernel, lambda: doors.try_socket(client, image, caller, runtime))
     if choice.reason:
         progress.say(f"door: {choice.door}, since {choice.reason}")
     return choice.door

@@ -34,10 +34,14 @@ class Usage:
 class UsageWatch:
     """Samples from `start` to `stop`. `stop` has to come before the container dies: its figures die with it."""
 
-    def __init__(self, container: Container, engine_bytes: Callable[[], int | None] | None) -> None:
+    def __init__(
+        self, container: Container, engine_bytes: Callable[[], int | None] | None, own_kernel: bool = False
+    ) -> None:
+        """`own_kernel`: the sandbox keeps its processes' memory in files of its own, as gVisor does."""
         self.usage = Usage()
         self._container = container
         self._engine_bytes = engine_bytes
+        self._own_kernel = own_kernel
         self.group = cgroup.of_container(container.pid(), container.id)
         self._cpu_at_start = cgroup.cpu_s(self.group)
         self._ended = threading.Event()
@@ -69,7 +73,8 @@ class UsageWatch:
 
     def _sample_memory(self) -> None:
         usage = self.usage
-        usage.peak_anon_bytes = _higher(usage.peak_anon_bytes, cgroup.anonymous_bytes(self.group))
+        if not self._own_kernel:
+            usage.peak_anon_bytes = _higher(usage.peak_anon_bytes, cgroup.anonymous_bytes(self.group))
         if self._engine_bytes is not None:
             usage.engine_peak_bytes = _higher(usage.engine_peak_bytes, self._engine_bytes())
 
@@ -95,11 +100,17 @@ class Targets:
     """
 
     def __init__(
-        self, meter: Meter | None, sandbox: cgroup.Cgroup, engine_pids: Callable[[], tuple[int, ...]] | None
+        self,
+        meter: Meter | None,
+        sandbox: cgroup.Cgroup,
+        engine_pids: Callable[[], tuple[int, ...]] | None,
+        own_kernel: bool = False,
     ) -> None:
-        """`engine_pids` is None where no model is called."""
+        """`engine_pids` is None where no model is called. `own_kernel`: the sandbox's processes are none of this
+        machine's."""
         self._meter = meter
         self._sandbox = sandbox
+        self._own_kernel = own_kernel
         self._engine_pids = engine_pids
         self._engine = engine_pids() if engine_pids else ()
         self._own: tuple[int, ...] = ()
@@ -119,8 +130,9 @@ class Targets:
         self._looks -= 1
         self._next_look = time.monotonic() + LOOK_INTERVAL_S
         before = (self._own, self._engine)
-        # Where the sandbox's control groups can't be seen, the number of a process in it means another one here.
-        seen = self._sandbox.cpu is not None
+        # Where the sandbox's control groups can't be seen, the number of a process in it means another one here; where
+        # it has a kernel of its own, that of the process which waits for it.
+        seen = self._sandbox.cpu is not None and not self._own_kernel
         if seen and not self._own and (pid := runner.pid()) and cgroup.of_process(pid) == self._sandbox:
             self._own = (pid,)
         if self._engine_pids and not self._engine:
@@ -134,7 +146,7 @@ class Targets:
         if self._meter:
             self._meter.watch(
                 sandbox=cgroup.cpu_file(self._sandbox),
-                own=self._own or NOBODY,
+                own=() if self._own_kernel else self._own or NOBODY,
                 engine=self._engine or (NOBODY if self._engine_pids else ()),
             )
 

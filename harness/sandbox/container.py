@@ -194,12 +194,18 @@ class Running:
         if time.monotonic() < self._next_look:
             return False
         self._next_look = time.monotonic() + LOOK_S
+        gone = False
         with _docker("a command in the sandbox can't be inspected"):
-            code = self._container.client.api.exec_inspect(self._command)["ExitCode"]
-        if code is None:
+            try:
+                code = self._container.client.api.exec_inspect(self._command)["ExitCode"]
+            except NotFound:  # Docker forgets the commands of a container that has died
+                if self._container.alive():
+                    raise
+                gone, code = True, None
+        if code is None and not gone:
             return False
         if not self._ended.wait(DRAIN_S):
-            self._exit = Exit(int(code), time.monotonic() - self._began)
+            self._exit = Exit(code, time.monotonic() - self._began)
             self._ended.set()
         return True
 

@@ -1,4 +1,4 @@
-"""Which door a sweep's sandboxes have, and what runs them: chosen or refused by name, before anything starts."""
+"""Which door a sweep's sandboxes have: chosen or refused by name, before anything starts."""
 
 from __future__ import annotations
 
@@ -16,16 +16,15 @@ from docker.types import Mount
 from harness.errors import UserError
 from harness.images.bundle import Bundle
 from harness.sandbox import daemon
-from harness.sandbox.container import Limits, SandboxError, running, tar_of
+from harness.sandbox.container import SandboxError, running, tar_of
 from harness.sandbox.leftovers import socket_dir_prefix, socket_root
+from harness.sandbox.runtime import TRIAL
 
 DoorKind = Literal["socket", "relay"]
 
-RUNC = ("runc", "io.containerd.runc.v2")
 SOCKET_DIR = "/run/harness"
 SOCKET_NAME = "gateway.sock"
 CONNECT = f"import socket; socket.socket(socket.AF_UNIX).connect('{SOCKET_DIR}/{SOCKET_NAME}')"
-TRIAL = Limits(cpus=0.5, memory_bytes=256 << 20, disk_bytes=1 << 30, deadline_s=60)
 
 
 @dataclass(frozen=True)
@@ -34,23 +33,10 @@ class Choice:
     reason: str | None  # why it is not the socket, where that was left to us
 
 
-def find_runtime(client: docker.DockerClient, wanted: str | None) -> str:
-    """The runtime's name. Raises UserError for one that Docker has not."""
-    info = client.info()
-    if wanted is None:
-        return str(info["DefaultRuntime"])
-    if wanted not in info["Runtimes"]:
-        raise UserError(
-            f"--runtime {wanted}: Docker has no such runtime, it has {', '.join(sorted(info['Runtimes']))}: name one "
-            'of these, or add it to "runtimes" in /etc/docker/daemon.json and restart Docker'
-        )
-    return wanted
-
-
 def choose(
     wanted: Literal["auto", "socket", "relay"],
     client: docker.DockerClient,
-    runtime: str,
+    own_kernel: bool,
     try_socket: Callable[[], str | None],
 ) -> Choice:
     """`try_socket` tells why a sandbox can't use a socket of this machine. Raises UserError for what does not work."""
@@ -59,8 +45,8 @@ def choose(
     if wanted == "auto":
         if reason := daemon.elsewhere(client):
             return Choice("relay", f"Docker is on another machine: {reason}")
-        if runtime not in RUNC:
-            return Choice("relay", f"the runtime is {runtime}")
+        if own_kernel:
+            return Choice("relay", "sandboxes have a kernel of their own")
     trouble = try_socket()
     if trouble is None:
         return Choice("socket", None)
