@@ -169,14 +169,10 @@ def _agent_stage(
     bundle = bench.bundles.get(planned.agent.name)
     model = planned.model
     door: Door | None = None
-    with (
-        shared_folder() as socket_dir,
-        (folder / "agent.log").open("wb") as log,
-        contextlib.ExitStack() as clean_up,
-    ):
+    with shared_folder() as socket_dir, (folder / "agent.log").open("wb") as log, contextlib.ExitStack() as clean_up:
         output = Output(log)
         socket_path = socket_dir / SOCKET_NAME
-        shared = bench.door == "socket"
+        relay_to = socket_path if bench.door == "relay" else None
         try:
             if model:
                 try:
@@ -193,13 +189,11 @@ def _agent_stage(
             with running(
                 bench.client, prepared.sandbox_image, kind="run", limits=limits, uid=visit.uid,
                 files=visit.files(), sweep=bench.sweep_id, run=run_id,
-                mounts=visit.mounts(str(socket_dir) if door and shared else None), runtime=bench.runtime,
+                mounts=visit.mounts(str(socket_dir) if door and not relay_to else None), runtime=bench.runtime,
             ) as container:  # fmt: skip
                 history.check(container, prepared.workdir, prepared.base)
                 if door:
-                    way = visit.start_forwarder(
-                        container, None if shared else socket_path, partial(door.stop, "sandbox_error")
-                    )
+                    way = visit.start_forwarder(container, relay_to, partial(door.stop, "sandbox_error"))
                     clean_up.callback(way.close)
                     if way.unwatched:
                         finished.flags.append(f"workdir_unwatched: {way.unwatched}")

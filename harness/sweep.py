@@ -169,7 +169,8 @@ def run_sweep(
 
         image = next(iter(prepared.values())).image
         own_kernel = has_own_kernel(client, image, runtime)
-        door = _door(plan, client, image, bundles, runtime, own_kernel, progress)
+        caller = next((bundles[agent.name] for agent in plan.agents if agent.manifest.calls_model), None)
+        door = doors.choose(plan.spec.door, client, image, caller, runtime, own_kernel, progress.say)
         facts = machine.facts(daemon.facts(client))
         machine_id = machine.machine_id(facts)
         result = Result(str(resume["sweep_id"]) if resume else new_id())
@@ -215,25 +216,6 @@ def check_meter_at(plan: Plan) -> None:
         raise UserError(
             f"--meter-at engine: no engine of this sweep is on another machine ({found}): leave the flag out"
         )
-
-
-def _door(
-    plan: Plan,
-    client: docker.DockerClient,
-    image: str,
-    bundles: Mapping[str, bundle.Bundle],
-    runtime: str,
-    own_kernel: bool,
-    progress: Progress,
-) -> doors.DoorKind:
-    """The door of all runs that call a model. Raises UserError for one that does not work here."""
-    caller = next((bundles[agent.name] for agent in plan.agents if agent.manifest.calls_model), None)
-    if caller is None:
-        return "socket"
-    choice = doors.choose(plan.spec.door, client, own_kernel, lambda: doors.try_socket(client, image, caller, runtime))
-    if choice.reason:
-        progress.say(f"door: {choice.door}, since {choice.reason}")
-    return choice.door
 
 
 def _external(plan: Plan) -> External | None:

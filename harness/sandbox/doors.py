@@ -6,7 +6,6 @@ import contextlib
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -27,32 +26,35 @@ SOCKET_NAME = "gateway.sock"
 CONNECT = f"import socket; socket.socket(socket.AF_UNIX).connect('{SOCKET_DIR}/{SOCKET_NAME}')"
 
 
-@dataclass(frozen=True)
-class Choice:
-    door: DoorKind
-    reason: str | None  # why it is not the socket, where that was left to us
-
-
 def choose(
     wanted: Literal["auto", "socket", "relay"],
     client: docker.DockerClient,
+    image: str,
+    caller: Bundle | None,
+    runtime: str,
     own_kernel: bool,
-    try_socket: Callable[[], str | None],
-) -> Choice:
-    """`try_socket` tells why a sandbox can't use a socket of this machine. Raises UserError for what does not work."""
+    say: Callable[[str], None],
+) -> DoorKind:
+    """The door of all runs that call a model. `caller` is the bundle of an agent that does; None: nobody does.
+
+    Raises UserError for a socket that was asked for and can't be used.
+    """
     if wanted == "relay":
-        return Choice("relay", None)
-    if wanted == "auto":
-        if reason := daemon.elsewhere(client):
-            return Choice("relay", f"Docker is on another machine: {reason}")
-        if own_kernel:
-            return Choice("relay", "sandboxes have a kernel of their own")
-    trouble = try_socket()
-    if trouble is None:
-        return Choice("socket", None)
+        return "relay"
+    if caller is None:
+        return "socket"
+    if wanted == "auto" and (away := daemon.elsewhere(client)):
+        reason = f"Docker is on another machine: {away}"
+    elif wanted == "auto" and own_kernel:
+        reason = f"sandboxes of {runtime} have a kernel of their own"
+    elif trouble := try_socket(client, image, caller, runtime):
+        reason = f"a sandbox can't use a socket of this machine: {trouble}"
+    else:
+        return "socket"
     if wanted == "socket":
-        raise UserError(f"--door socket: a sandbox can't use a socket of this machine ({trouble}): take --door relay")
-    return Choice("relay", f"a sandbox can't use a socket of this machine: {trouble}")
+        raise UserError(f"--door socket: {reason}; take --door relay")
+    say(f"door: relay, since {reason}")
+    return "relay"
 
 
 def try_socket(client: docker.DockerClient, image: str, bundle: Bundle, runtime: str) -> str | None:
