@@ -8,11 +8,16 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from harness.secrets import hidden
+
 
 class HarnessError(Exception):
-    """Base of the errors that are shown without a traceback."""
+    """Base of the errors that are shown without a traceback. No secret of the environment is in its words."""
 
     exit_code = 1
+
+    def __init__(self, sentence: str = "") -> None:
+        super().__init__(hidden(sentence))
 
 
 class UserError(HarnessError):

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from harness.errors import MachineError
+from harness.secrets import hidden
 
 Capability = Literal["tools", "thinking"]
 
@@ -35,7 +36,7 @@ class EngineError(Exception):
         prompt_tokens: int | None = None,
         retry_after_s: float | None = None,
     ) -> None:
-        super().__init__(message)
+        super().__init__(hidden(message))  # the agent is shown it
         self.kind: EngineErrorKind = kind
         self.status = status
         self.prompt_tokens = prompt_tokens

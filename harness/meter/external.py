@@ -3,6 +3,7 @@
 `command:CMD` is run in a shell; each line that is a number is a reading. A command that prints one and ends is started
 again a second after its last start; one that keeps running is read. `http://...#WHERE` is asked once a second; WHERE is
 a dotted path into a JSON answer (`#meters.0.power`), or a metric of a Prometheus text (`#node_power_watts{chip="a"}`).
+Its password is `$NAME`, a variable of the environment, which is not stored.
 What is not a number of watts is a reading that failed. Nothing is repeated, interpolated or replaced.
 """
 
@@ -156,6 +157,11 @@ def _source(text: str) -> _Source:
     address, _, fragment = text.partition("#")
     try:
         url = httpx.URL(address)
+        # What is typed is stored, and shown in lists of processes.
+        if url.password and not url.password.startswith("$"):
+            raise UserError("--meter: a password in it would be stored: name a variable, http://user:$VARIABLE@host/")
+        if url.password:
+            url = url.copy_with(username=url.username, password=os.path.expandvars(url.password))
     except (httpx.InvalidURL, ValueError) as error:
         raise UserError(f"--meter {text}: not an address ({error})") from None
     if not url.host:

@@ -7,6 +7,8 @@ import math
 import re
 from typing import Any
 
+from harness.secrets import hidden
+
 MOST_W = 100_000.0
 
 _METRIC = re.compile(r"([A-Za-z_:][\w:]*)\s*(?:\{(.*)\})?\s*", re.ASCII | re.DOTALL)
@@ -17,8 +19,8 @@ class BadReading(Exception):
     """What the meter said is no number of watts. The message is a short reason, `answered` what it said beside that."""
 
     def __init__(self, reason: str, answered: str = "") -> None:
-        super().__init__(reason)
-        self.answered = answered
+        super().__init__(hidden(reason))
+        self.answered = hidden(answered)
 
 
 def watts_of(text: str) -> float:
