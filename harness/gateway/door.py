@@ -86,10 +86,6 @@ class Door:
         """What the run's guard did; to be read when the door is closed."""
         return list(self._calls.guard.interventions) if self._calls.guard else []
 
-    @property
-    def closed(self) -> bool:
-        return self._closed is not None
-
     def stop(self, reason: EndedBy, detail: str) -> None:
         """End the run: refuse further requests, abort what is being generated. The first reason stays."""
         with self._lock:

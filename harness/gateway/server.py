@@ -30,7 +30,7 @@ class Gateway:
         """`mark` is called at the edges of each call: when it gets the engine, at its first token, at its end."""
         self._engine = engine
         self._mark = mark
-        self._doors: list[Door] = []
+        self._doors: set[Door] = set()
         self._servers: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="gateway", daemon=True)
@@ -46,6 +46,7 @@ class Gateway:
         quit_now = asyncio.Event()
 
         def stop_listening() -> None:
+            self._doors.discard(door)  # what a run said is not kept until the next one
             socket_path.unlink(missing_ok=True)
             self._loop.call_soon_threadsafe(quit_now.set)
 
@@ -77,7 +78,7 @@ class Gateway:
         except Exception as error:
             door.close()
             raise MachineError(f"the gateway's server on {socket_path} did not start: {error!r}") from error
-        self._doors = [other for other in self._doors if not other.closed] + [door]
+        self._doors.add(door)
         return door
 
     def ask(self, request: ChatRequest, limit_s: float | None = None) -> Finish:
@@ -105,7 +106,7 @@ class Gateway:
         """Close every door and end the thread. Safe to call twice."""
         if self._loop.is_closed():
             return
-        for door in self._doors:
+        for door in list(self._doors):
             door.close()
         asyncio.run_coroutine_threadsafe(self._wait_for_servers(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)

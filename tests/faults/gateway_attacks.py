@@ -43,7 +43,7 @@ class Client:
         half of it, or "leave" at once."""
         with socket.socket(socket.AF_UNIX) as raw:
             raw.settimeout(LIMIT_S)
-            raw.connect(str(self.socket))
+            _connect(raw, self.socket)
             try:
                 for piece in pieces:
                     raw.sendall(piece)
@@ -70,6 +70,17 @@ class Client:
         if given:
             lines.append(f"authorization: Bearer {given}")
         return "\r\n".join(lines).encode() + b"\r\n\r\n" + content
+
+
+def _connect(raw: socket.socket, path: Path) -> None:
+    until = time.monotonic() + LIMIT_S
+    while True:
+        try:
+            return raw.connect(str(path))
+        except BlockingIOError:  # more wait at the door than it has room for
+            if time.monotonic() > until:
+                raise Broken("the door takes nobody in") from None
+            time.sleep(0.01)
 
 
 def _answers(raw: socket.socket, most: int | None) -> list[Answer]:
@@ -271,7 +282,7 @@ def not_json(client: Client, rng: Random) -> None:
             b"\xef\xbb\xbf{}", b'{"a": "\0"}', b'{"a": \0}', rng.randbytes(300), b'{"a": "\xed\xa0\x80"}',
         )
     )  # fmt: skip
-    _refused(client.ask("POST", rng.choice((CHAT, OLLAMA, GENERATE)), body), 400)
+    _refused(client.ask("POST", rng.choice((CHAT, OLLAMA, GENERATE)), body), 400, 413)
 
 
 def odd_json(client: Client, rng: Random) -> None:
@@ -357,12 +368,10 @@ def crowd(client: Client, rng: Random) -> None:
             raw.settimeout(LIMIT_S)
             crowded.append(raw)
             try:
-                raw.connect(str(client.socket))
+                _connect(raw, client.socket)
                 raw.sendall(with_body if len(crowded) <= 40 else head.encode())
             except (BrokenPipeError, ConnectionResetError):
                 continue
-            except BlockingIOError:  # more wait at the door than it has room for
-                time.sleep(0.01)
     finally:
         for raw in crowded:
             raw.close()
