@@ -22,6 +22,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import IO, Literal
 
+from harness.errors import UserError
 from harness.sandbox.archive import File, HardLink, Readable, Unnameable, files, paths
 from harness.sandbox.git import Ignored, git
 
@@ -214,7 +215,11 @@ def _tracked(archive: IO[bytes], git_dir: Path) -> set[str]:
             return set()
         shutil.copyfileobj(stream, copy)
         copy.flush()
-        listing = git(["ls-files", "-z"], git_dir=git_dir, env={"GIT_INDEX_FILE": copy.name})
+        try:
+            listing = git(["ls-files", "-z"], git_dir=git_dir, env={"GIT_INDEX_FILE": copy.name})
+        except subprocess.CalledProcessError as error:
+            said = error.stderr.decode(errors="replace").strip()
+            raise UserError(f"the index of the image's own repository can't be read: {said}") from error
     return {os.fsdecode(path) for path in listing.split(b"\0") if path}
 
 
@@ -222,7 +227,7 @@ def create_base(git_dir: Path, archive: IO[bytes], *, everything: bool = False) 
     """Read a base out of `archive`, a seekable tar of the work directory of a fresh container.
 
     Left out are leftovers of running code and, unless `everything` belongs to it, what the ignore rules name.
-    The repository appears under `git_dir` only when it is whole.
+    The repository appears under `git_dir` only when it is whole. Raises UserError for an image's index that is none.
     """
     git_dir.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=git_dir.name + ".", dir=git_dir.parent))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.errors import UserError
 from harness.sandbox import tree
 from harness.sandbox.archive import File
 from harness.sandbox.tree import Base, PatchRejected, agents_repository, create_base
@@ -192,6 +193,24 @@ def test_a_tracked_file_is_compared_whatever_the_ignore_rules_say(tmp_path: Path
     assert set(base.entries) == {".gitignore", "build/tracked.py"}
     (repository / "build" / "tracked.py").write_text("x = 2\n")
     assert [f.path for f in base.apply(base.difference(taken()).patch)[0]] == ["build/tracked.py"]
+
+
+@pytest.mark.parametrize("index", [b"", b"no index", b"DIRC\0\0\0\2\xff\xff\xff\xff" + bytes(20)])
+def test_an_image_whose_index_is_none_is_refused(tmp_path: Path, index: bytes) -> None:
+    try:
+        base = create_base(tmp_path / "base.git", archive(START | {".git/index": index}))
+    except UserError as error:
+        assert "index" in str(error)  # noqa: PT017 - an empty one is as good as none
+        assert not (tmp_path / "base.git").exists()
+    else:
+        assert (index, "a.py" in base.entries) == (b"", True)
+
+
+def test_a_repository_that_is_a_file_or_a_link_elsewhere_is_left_alone(tmp_path: Path) -> None:
+    for number, git_entry in enumerate([b"gitdir: /etc\n", "/etc"]):
+        base = create_base(tmp_path / f"{number}.git", archive(START | {".git": git_entry}))
+        assert "a.py" in base.entries
+        assert ".git" not in base.entries
 
 
 def test_a_huge_file_is_named_and_left_out(base: Base) -> None:
