@@ -29,6 +29,7 @@ from harness.manifests import find_agents
 from harness.sandbox import leftovers
 from harness.sandbox.daemon import connect, elsewhere, root_folder
 from harness.spec import DEFAULT_NUM_CTX
+from harness.store.agreement import damaged
 from harness.store.db import read_store
 
 State = Literal["ok", "look", "missing"]
@@ -263,7 +264,7 @@ def _cpu(process: psutil.Process) -> float:
 
 
 def _leftovers(place: Place) -> str:
-    found = leftovers.find(place.client)
+    found = leftovers.find(place.client, place.runs_dir)
     if not found:
         return "none"
 
@@ -271,12 +272,12 @@ def _leftovers(place: Place) -> str:
         leftovers.remove(place.client, found)
         bundles = bundle.remove_leftovers(place.client)
         return (
-            f"removed {len(found.containers)} containers, {len(found.socket_dirs)} folders of sockets and "
+            f"removed {len(found.containers)} containers, {len(found.files)} unfinished files and folders, and "
             f"{len(bundles)} half-built bundles"
         )
 
     raise Trouble(
-        f"a killed harness left {len(found.containers)} containers and {len(found.socket_dirs)} folders of sockets",
+        f"a killed harness left {len(found.containers)} containers and {len(found.files)} unfinished files and folders",
         "harness clean",
         clean,
     )
@@ -290,11 +291,15 @@ def _database(place: Place) -> str:
         if broken := store.execute("PRAGMA foreign_key_check").fetchone():
             raise Trouble(f"{place.database}: a row of {broken[0]} belongs to none of {broken[2]}")
         runs = store.table("runs").count
-        files = store.execute("SELECT path FROM artefacts").fetchall()
-    gone = [path for (path,) in files if not (place.runs_dir / path).is_file()]
-    if gone:
-        raise Trouble(f"{len(gone):,} of {len(files):,} files of runs are gone from {place.runs_dir}, first {gone[0]}")
-    return f"{place.database}: whole, {runs:,} runs, {len(files):,} files, none missing"
+        files = store.table("artefacts").count
+        for (sweep_id,) in store.execute("SELECT sweep_id FROM sweeps").fetchall():
+            if wrong := damaged(store, place.runs_dir, sweep_id):
+                raise Trouble(
+                    f"files of {len(wrong):,} runs of sweep {sweep_id} are not what was stored in {place.runs_dir}, "
+                    f"first: {next(iter(wrong.values()))}",
+                    f"harness sweep --resume {sweep_id}",
+                )
+    return f"{place.database}: whole, {runs:,} runs, {files:,} files, each as it was stored"
 
 
 CHECKS = (

@@ -39,7 +39,7 @@ from harness.sandbox.archive import TooMuch
 from harness.sandbox.container import Container, Exit, Limits, running, tar_of
 from harness.sandbox.doors import SOCKET_NAME, shared_folder
 from harness.spec import DEFAULT_GUARD_PATIENCE, Spec
-from harness.store.artefacts import Artefact, keep
+from harness.store.artefacts import Artefact, keep, settle
 from harness.suites import Task
 
 GRACE_S = 5.0  # after a limit: for the agent to end by itself, and again between SIGTERM and SIGKILL
@@ -112,6 +112,7 @@ def execute(bench: Bench, planned: PlannedRun, run_id: str, on_stage: Callable[[
     for name, content in contents:
         if content:
             finished.artefacts.append(keep(bench.runs_dir, folder, name, content))
+    settle(bench.runs_dir, folder)
     return finished
 
 

@@ -8,6 +8,7 @@ import json
 import secrets
 import shutil
 import sqlite3
+import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -41,7 +42,7 @@ from harness.run import Finished, execute
 from harness.sandbox import daemon, doors, leftovers
 from harness.sandbox.container import wait_for_removals
 from harness.sandbox.runtime import find_runtime, has_own_kernel
-from harness.store import records
+from harness.store import agreement, records
 from harness.unchanged import check_unchanged, sources
 
 SPOILT_IN_A_ROW = 3  # runs that the machine spoilt, after which going on would only make more
@@ -101,9 +102,7 @@ def check_space(runs_dir: Path) -> None:
     """Raises MachineError when the runs folder can't be written or has no room for a sweep."""
     try:
         runs_dir.mkdir(parents=True, exist_ok=True)
-        probe = runs_dir / f".probe-{secrets.token_hex(4)}"
-        probe.write_bytes(b"")
-        probe.unlink()
+        tempfile.TemporaryFile(dir=runs_dir).close()  # it never has a name, so none is left
     except OSError as error:
         raise MachineError(f"the runs folder {runs_dir} can't be written: {error.strerror}") from error
     free = shutil.disk_usage(runs_dir).free
@@ -143,13 +142,15 @@ def run_sweep(
     Raises UserError for a resumed sweep that is not the same any more or images and bundles that don't build, and
     MachineError when Docker or an engine fails before the first run.
     """
-    leftovers.remove(client, leftovers.find(client))
+    leftovers.remove(client, leftovers.find(client, runs_dir))
+    bundle.remove_leftovers(client)
     if resume is not None:
         check_same(json.loads(resume["resolved"]), plan.resolved())
     cores = int(client.info()["NCPU"])
     check_cores(cores, plan)
     runtime = find_runtime(client, plan.spec.runtime)
     with contextlib.ExitStack() as clean_up:
+        clean_up.callback(leftovers.remove_own, client)
         clean_up.callback(wait_for_removals)
         # First of all, since a machine that can't measure what was asked for is refused before anything is built.
         meter = Meter(_external(plan))
@@ -184,6 +185,9 @@ def run_sweep(
                 f"sweep {resume['sweep_id']} was begun on another machine (or kernel, or Docker): rows of different "
                 "machines are never pooled, so start a new sweep"
             )
+        else:
+            for line in agreement.mend(db, runs_dir, result.sweep_id):
+                progress.say(line)
 
         engines: dict[str, Engine] = {model.info.engine: model.engine for model in plan.models}
         gateways = {}
@@ -233,7 +237,7 @@ def _run_all(
     stored = set()
     for earlier in records.runs_of(db, result.sweep_id):
         if records.spoilt(earlier):
-            records.set_aside(db, earlier)
+            records.set_aside(db, earlier, earlier["ended_detail"])
         else:
             stored.add(earlier["position"])
             result.count(earlier)

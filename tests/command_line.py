@@ -92,7 +92,7 @@ class Harness:
     def agent(self, name: str, script: str, *, calls_model: bool = False, runner: str = "run.sh") -> str:
         """Write an agent's folder; returns its path for --agents."""
         folder = self.folder / "agents" / name
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         (folder / "agent.toml").write_text(
             f'name = "{name}"\ngroup = "example"\nsummary = "of a test"\nversion = "1"\nrunner = "{runner}"\n'
             f"calls_model = {str(calls_model).lower()}\n"

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 
+from harness import owned
 from harness.doctor import CHECKS, Finding, Place, examine
 from harness.engines.ollama import Ollama
-from harness.sandbox.leftovers import SOCKET_PREFIX, socket_root
 from harness.store.db import open_store
 from tests.generated_store import generate
 
@@ -26,11 +28,13 @@ def place(tmp_path: Path) -> Place:
 
 
 def keep_files(place: Place) -> list[Path]:
-    with_paths = open_store(place.database).execute("SELECT path FROM artefacts").fetchall()
-    files = [place.runs_dir / path for (path,) in with_paths]
+    with contextlib.closing(open_store(place.database)) as db:
+        with db.atomic():
+            db.execute("UPDATE artefacts SET bytes = 1, sha256 = ?", [hashlib.sha256(b"x").hexdigest()])
+        files = [place.runs_dir / path for (path,) in db.execute("SELECT path FROM artefacts").fetchall()]
     for file in files:
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(b"")
+        file.write_bytes(b"x")
     return files
 
 
@@ -43,9 +47,12 @@ def test_every_check_says_why_it_matters(place: Place) -> None:
 def test_a_database_is_looked_at_with_its_files(place: Place) -> None:
     files = keep_files(place)
     assert finding("database", place).state == "ok"
-    files[3].unlink()
-    found = finding("database", place)
-    assert (found.state, f"1 of {len(files)} files of runs are gone" in found.found) == ("look", True)
+    for damage, said in ((b"y", "is not the file that was stored"), (b"", "is not the file"), (None, "is gone")):
+        files[3].unlink() if damage is None else files[3].write_bytes(damage)
+        found = finding("database", place)
+        assert found.state == "look"
+        assert f"{files[3].relative_to(place.runs_dir)} {said}" in found.found
+        assert found.mend.startswith("harness sweep --resume ")
 
 
 def test_a_damaged_database_is_found(place: Place) -> None:
@@ -76,7 +83,8 @@ def test_a_suite_that_does_not_fit_the_disk_is_said_with_both_numbers(
 
 @pytest.mark.docker
 def test_what_a_killed_harness_left_is_removed_on_request_alone(place: Place) -> None:
-    left = socket_root() / f"{SOCKET_PREFIX}999999999-1-test"
+    # In the runs folder, as an export is: any sweep on this machine would remove it from the temporary one.
+    left = place.runs_dir / owned.prefix().replace(str(os.getpid()), "999999999")
     left.mkdir()
     try:
         found = finding("leftovers", place)
@@ -84,7 +92,7 @@ def test_what_a_killed_harness_left_is_removed_on_request_alone(place: Place) ->
         assert left.exists()
         found = finding("leftovers", place, fix=True)
         assert found.state == "ok"
-        assert "folders of sockets" in found.fixed
+        assert "unfinished files" in found.fixed
         assert not left.exists()
     finally:
         shutil.rmtree(left, ignore_errors=True)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import errno
 import io
-import signal
 import sys
 from typing import Annotated
 
 import typer
 
-from harness import __version__
+from harness import __version__, owned
 from harness.cli import (
     agents,
     calibrate,
@@ -20,6 +19,7 @@ from harness.cli import (
     export,
     grade,
     import_,
+    interrupts,
     loops,
     maintenance,
     models,
@@ -79,31 +79,20 @@ app.command("clean")(maintenance.clean)
 app.add_typer(db.app, name="db")
 
 
-_signals: list[int] = []  # that ended the command
-
-
-def _interrupt(number: int, frame: object) -> None:
-    _signals.append(number)
-    raise KeyboardInterrupt
-
-
 def main() -> None:
     """Entry point. A user's mistake ends with 2, a fault of the machine with 1, each with one sentence."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that can't show a letter loses that letter, no more
-    # A command that is asked to end cleans up as after Ctrl-C; a sweep has a handler of its own.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` has the last one ignored
-            signal.signal(number, _interrupt)
     try:
-        app()
+        with interrupts.listening(), owned.temporary_folder():
+            app()
     except HarnessError as error:
         print(f"harness: {for_terminal(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, SystemExit) as end:
         # Typer makes an exit of an interruption, and says nothing.
-        if isinstance(end, SystemExit) and not _signals:
+        if isinstance(end, SystemExit) and not interrupts.heard:
             raise
         print("harness: interrupted; `harness sweep --resume` continues a sweep that had begun", file=sys.stderr)
         sys.exit(130)

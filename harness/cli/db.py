@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
-import secrets
 import shlex
 import sqlite3
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from harness import owned
 from harness.cli.options import Db, Json, RunsDir, places, print_json
 from harness.errors import MachineError, UserError
 
@@ -40,7 +40,7 @@ def backup(
     if not target.parent.is_dir():
         raise UserError(f"{target.parent} is no folder: make it first")
     # Filled beside the target: a copy that was broken off must not look like one.
-    unfinished = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    unfinished = target.with_name(f"{owned.prefix()}{target.name}")
     try:
         with (
             contextlib.closing(sqlite3.connect(f"{source.as_uri()}?mode=ro", uri=True)) as old,

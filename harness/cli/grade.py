@@ -39,7 +39,7 @@ def grade(
     with writer_lock(database, f"grade {chosen['sweep_id']}"), contextlib.closing(open_store(database)) as store:
         say = functools.partial(Console(stderr=True).print, markup=False, highlight=False, soft_wrap=True)
         client = connect()
-        leftovers.remove(client, leftovers.find(client))
+        leftovers.remove(client, leftovers.find(client, folder))
         with paths.lock(IN_USE, shared=True):
             rows = list(regrade(client, store, folder, chosen, again, data and data.absolute(), say))
     page = write_summary(database, folder, chosen["sweep_id"]) if rows else None

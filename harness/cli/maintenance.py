@@ -37,20 +37,21 @@ def doctor(
         raise typer.Exit(1)
 
 
-def clean(as_json: Json = False) -> None:
+def clean(runs_dir: RunsDir = None, as_json: Json = False) -> None:
     """Remove what a killed harness left behind, and nothing else."""
     from harness.images import bundle
     from harness.sandbox import leftovers
     from harness.sandbox.daemon import connect
 
     client = connect()
-    found = leftovers.find(client)
+    folder = places(None, runs_dir)[1]
+    found = leftovers.find(client, folder)
     leftovers.remove(client, found)
     bundles = bundle.remove_leftovers(client)
-    left = leftovers.find(client)
+    left = leftovers.find(client, folder)
     removed = {
         "containers": len(found.containers) - len(left.containers),
-        "socket_folders": len(found.socket_dirs) - len(left.socket_dirs),
+        "files": len(found.files) - len(left.files),
         "half_built_bundles": len(bundles),
     }
     if as_json:
@@ -60,4 +61,6 @@ def clean(as_json: Json = False) -> None:
     if left:
         for container in left.containers:
             typer.echo(f"still there: container {container[:12]} (docker rm --force {container[:12]})", err=True)
+        for path in left.files:
+            typer.echo(f"still there: {path}", err=True)
         raise typer.Exit(1)

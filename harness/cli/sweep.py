@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from harness.cli import interrupts
 from harness.cli.options import Data, Db, Json, RunsDir, places, print_json, print_table, words
 from harness.errors import UserError
 
@@ -132,8 +135,6 @@ def _joules(text: str) -> float:
 
 def _with_rows(wanted: Spec) -> Spec:
     """The same spec with the file that HARNESS_DATA names in it, so that the sweep can be continued without it."""
-    import os
-
     from harness.suites import find_suite, rows, swebench
 
     file = os.environ.get(rows.DATA_VARIABLE)
@@ -258,18 +259,24 @@ def _models(wanted: Spec, agents: list[Agent], pull: bool) -> dict[str, Model]:
 
 @contextlib.contextmanager
 def _interrupts(cancelled: threading.Event, view: SweepView, console: Console) -> Iterator[None]:
-    """The first Ctrl-C or SIGTERM ends the run under way and cleans up; the second ends everything at once.
+    """The first Ctrl-C, SIGTERM or SIGHUP ends the run under way and cleans up; the second ends everything at once.
+
+    SIGHUP comes when the terminal is closed: what is printed goes nowhere from then on. `nohup` has it ignored.
 
     Before the first run there is none to end: images and bundles clean up after themselves.
     """
 
-    def on_signal(number: int, _: object) -> None:
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            interrupts.leave_terminal()
         if cancelled.is_set() or not view.running:
-            raise KeyboardInterrupt
+            interrupts.at_once(number, frame)
+            return
         cancelled.set()
-        console.print("stopping: the run under way is given up; once more to stop at once")
+        with contextlib.suppress(OSError, RuntimeError):  # a pipe that is gone; or it came in the middle of a print
+            console.print("stopping: the run under way is given up; once more to stop at once")
 
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {n: signal.signal(n, on_signal) for n in interrupts.NUMBERS if signal.getsignal(n) is not signal.SIG_IGN}
     try:
         yield
     finally:

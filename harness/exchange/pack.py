@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from harness import __version__
+from harness import __version__, owned
 from harness.errors import MachineError
 from harness.exchange.manifest import DATABASE, MANIFEST, README, SPEC, File, Manifest, Missing, of_sweep
 from harness.spec import TABLES
@@ -66,7 +66,9 @@ def pack(database: Path, runs_dir: Path, sweep_id: str, target: Path) -> Packed:
     Raises OSError when `target` can't be written, MachineError when the database can't be read.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".bundle-") as temporary:
+    for left in owned.abandoned(target.parent):
+        owned.remove(left)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=owned.prefix()) as temporary:
         folder = Path(temporary)
         try:
             manifest, texts = _describe(database, runs_dir, sweep_id, folder)

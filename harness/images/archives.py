@@ -15,7 +15,7 @@ from urllib.parse import urljoin
 
 import httpx
 
-from harness import paths
+from harness import owned, paths
 from harness.errors import MachineError
 
 VARIABLES = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL")
@@ -43,7 +43,7 @@ def fetch(file: str, sha256: str) -> Path:
     if _sha256(content) != sha256:
         raise MachineError(f"{file} from {page} is not the file it should be: its SHA-256 is {_sha256(content)}")
     target.parent.mkdir(exist_ok=True)
-    part = target.with_name(f"{file}.{os.getpid()}.part")
+    part = target.with_name(f"{owned.prefix()}{file}")
     part.write_bytes(content)
     part.rename(target)
     return target

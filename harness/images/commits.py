@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from harness import paths
+from harness import owned, paths
 from harness.errors import MachineError, UserError
 
 GITHUB = "https://github.com/{repo}.git"
@@ -67,7 +67,7 @@ def _fetch_and_archive(repo: str, commit: str, address: str, only: Sequence[str]
     elif _git([*at, "cat-file", "-e", f"{commit}^{{commit}}"], None).returncode != 0:
         _git([*fetch_quietly, "--depth=1", "--end-of-options", address, commit], what)
     target.parent.mkdir(exist_ok=True)
-    part = target.with_name(f"{target.name}.{os.getpid()}.part")
+    part = target.with_name(f"{owned.prefix()}{target.name}")
     _git(
         [*at, "archive", "--format=tar", "--prefix=repository/", f"--output={part}", tree],
         f"commit {commit[:12]} of {repo} can't be read",

@@ -41,6 +41,14 @@ BODY_BYTES = 1 << 20
 MOST_READINGS = 200_000
 MOST_PROBLEMS = 20
 REASON_CHARACTERS = 120
+# Beside the command waits a shell for the end of its standard input, which comes when this process has died, however it
+# died: then it kills the command with everything in its process group. The command itself has no input.
+WITH_ITS_PARENT = """
+exec 3<&0 0</dev/null
+{ read -r _; kill -s KILL 0; } <&3 >/dev/null 2>&1 &
+exec 3<&-
+exec sh -c "$1"
+"""
 OTHER_REASONS = "other reasons"
 
 
@@ -186,18 +194,20 @@ class _Command:
     def read(self, ended: threading.Event, tell: Tell) -> None:
         try:
             process = subprocess.Popen(
-                self._command, shell=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                bufsize=0, start_new_session=True,
+                ["sh", "-c", WITH_ITS_PARENT, "sh", self._command], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE, bufsize=0, start_new_session=True,
             )  # fmt: skip
         except OSError as error:
             tell(time.monotonic(), BadReading(f"the command can't be started: {error.strerror}"))
             return
+        assert process.stdin is not None
         assert process.stdout is not None
         assert process.stderr is not None
         try:
             _follow(process, process.stdout.fileno(), process.stderr.fileno(), ended, tell)
         finally:
             _end_group(process)
+            process.stdin.close()
             process.stdout.close()
             process.stderr.close()
 

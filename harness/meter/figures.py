@@ -245,7 +245,7 @@ class Accounts:
 
     def sum_of(self, total: Total, amounts: Mapping[Key, Amount], phase: str = "agent") -> Energy:
         """A total's figure from the amounts of its parts."""
-        parts = [(amounts[key], self.recording.parts[key].kind) for key in total.keys]
+        parts = [(amounts.get(key, UNKNOWN), self.recording.parts[key].kind) for key in total.keys]
         return figure(
             total.source,
             "total",

@@ -125,13 +125,10 @@ class Meter:
         if codecarbon and importlib.util.find_spec("amdsmi") is not None:
             carbon.import_quietly()  # AMD's library prints what it misses
         self._carbon = carbon.CodeCarbon() if codecarbon else None
+        self._env = env
         self._sampler: Sampler | None = None
         self._problem: str | None = None
-        zones = {zone.name: zone.path for zone in self._rapl.zones}
-        try:
-            self._sampler = Sampler(zones, conditions.slow_paths(), env=env)
-        except (SamplerLost, OSError) as error:
-            self._problem = f"the sampler did not start: {error}"
+        self._begin_sampling()
         found = zeus_counters.find()
         self._zeus_problem = found.problem
         self._zeus: zeus_counters.ZeusCounters | None = None
@@ -214,6 +211,18 @@ class Meter:
             "driver": self._sampler.driver if self._sampler else None,
         }
 
+    def _begin_sampling(self) -> None:
+        """Start a sampler, in place of one that is lost. Where none starts, that one stays: it is tried again."""
+        zones = {zone.name: zone.path for zone in self._rapl.zones}
+        try:
+            begun = Sampler(zones, conditions.slow_paths(), env=self._env)
+        except (SamplerLost, OSError) as error:
+            self._problem = f"the sampler did not start: {error}"
+            return
+        before, self._sampler = self._sampler, begun
+        if before is not None:
+            before.stop()
+
     def mark(self) -> None:
         """A window has an edge now. Costs some microseconds; called from any thread."""
         if self._sampler is not None:
@@ -261,6 +270,7 @@ class Meter:
                 sample = self._sampler.take()
             except SamplerLost as error:
                 fresh.lost = str(error)
+                self._begin_sampling()  # what follows is measured again
             else:
                 rapl, gpu, times = sample.groups["rapl"], sample.groups["gpu"], sample.groups["cpu"]
                 for name, column in rapl.columns.items():

@@ -129,6 +129,7 @@ class Sampler:
 
     def stop(self) -> None:
         """End the process. Safe to call twice."""
+        self._in = self._out = -1  # the numbers may soon be another file's
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None and not stream.closed:
                 stream.close()

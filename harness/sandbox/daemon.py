@@ -13,6 +13,7 @@ import requests
 from docker.errors import APIError, DockerException
 
 from harness.errors import MachineError
+from harness.owned import here, process_start
 from harness.sandbox import endpoint
 
 # Nothing is ever removed that does not carry the first of these.
@@ -89,7 +90,7 @@ def facts(client: docker.DockerClient) -> dict[str, Any]:
 def owner() -> str:
     """This process, told apart from every other one that may use the same Docker, now or later."""
     pid = os.getpid()
-    return "/".join([*_here(), str(pid), process_start(pid) or ""])
+    return "/".join([*here(), str(pid), process_start(pid) or ""])
 
 
 def owner_lives(value: str | None) -> bool:
@@ -99,21 +100,7 @@ def owner_lives(value: str | None) -> bool:
     not ours to remove. Root sees every user's.
     """
     host, user, namespace, pid, started = ((value or "").split("/") + [""] * 5)[:5]
-    mine = _here()
+    mine = here()
     if (host, namespace) != (mine[0], mine[2]) or (user != mine[1] and os.getuid() != 0):
         return bool(started)
     return pid.isdigit() and bool(started) and process_start(int(pid)) == started
-
-
-def process_start(pid: int) -> str | None:
-    """The start time of a process in clock ticks since boot, or None when there is none."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8") as stat:  # noqa: PTH123 - read hundreds of times
-            return stat.read().rsplit(")", 1)[1].split()[19]
-    except OSError:
-        return None
-
-
-def _here() -> tuple[str, str, str]:
-    """Host, user and process namespace, within which a process's number means one thing."""
-    return platform.node(), str(os.getuid()), os.readlink("/proc/self/ns/pid")  # noqa: PTH115 - no real path

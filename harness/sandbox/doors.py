@@ -12,11 +12,12 @@ from typing import Literal
 import docker
 from docker.types import Mount
 
+from harness import owned
 from harness.errors import UserError
 from harness.images.bundle import Bundle
 from harness.sandbox import daemon
 from harness.sandbox.container import SandboxError, running, tar_of
-from harness.sandbox.leftovers import socket_dir_prefix, socket_root
+from harness.sandbox.leftovers import socket_root
 from harness.sandbox.runtime import TRIAL
 
 DoorKind = Literal["socket", "relay"]
@@ -88,7 +89,7 @@ def shared_folder() -> Iterator[Path]:
     The container's root, without capabilities, is nobody special: it may enter the inner folder, which is what it sees.
     The outer one keeps this machine's other users out.
     """
-    with tempfile.TemporaryDirectory(prefix=socket_dir_prefix(), dir=socket_root()) as private:
+    with tempfile.TemporaryDirectory(prefix=owned.prefix(), dir=socket_root()) as private:
         folder = Path(private, "d")
         folder.mkdir()
         folder.chmod(0o755)

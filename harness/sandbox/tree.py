@@ -22,6 +22,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import IO, Literal
 
+from harness import owned
 from harness.errors import UserError
 from harness.sandbox.archive import File, HardLink, Readable, Unnameable, files, paths
 from harness.sandbox.git import Ignored, git
@@ -230,7 +231,7 @@ def create_base(git_dir: Path, archive: IO[bytes], *, everything: bool = False) 
     The repository appears under `git_dir` only when it is whole. Raises UserError for an image's index that is none.
     """
     git_dir.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=git_dir.name + ".", dir=git_dir.parent))
+    part = Path(tempfile.mkdtemp(prefix=owned.prefix(), dir=git_dir.parent))
     try:
         git(["init", "--quiet", "--bare", "--initial-branch=main", "--template="], git_dir=part)
         (part / "info").mkdir(exist_ok=True)

@@ -49,6 +49,18 @@ def keep(runs_dir: Path, folder: Path, name: str, content: bytes | Path) -> Arte
     return Artefact(name, str(target.relative_to(runs_dir)), digest.hexdigest(), size)
 
 
+def settle(runs_dir: Path, folder: Path) -> None:
+    """Have the names of a run's files on disk, too, below `runs_dir`: only then may a row speak of them."""
+    for each in (folder, *folder.parents):
+        descriptor = os.open(each, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        if each == runs_dir:
+            return
+
+
 def read(runs_dir: Path, path: str) -> bytes:
     """The uncompressed content of an artefact. Raises FileNotFoundError."""
     return gzip.decompress((runs_dir / path).read_bytes())

@@ -20,7 +20,7 @@ TABLES: dict[str, str] = {
     "loops": "The loops of a run, by onset.",
     "artefacts": "The files of a run: compressed, with the checksum of what lies on disk.",
     "grades": "Every grading of a run's patch, the first and those of `harness grade`; the run's row has the newest.",
-    "attempts": "Tries of a run that ended by a fault that was not the agent's and were tried again.",
+    "attempts": "Tries of a run that do not stand: spoilt by another's fault than the agent's, or damaged on disk.",
     "machines": "The machines that runs were made on. Rows of different machines are never pooled.",
     "endings": "What each ended_by means, whose fault it is, whether it is retried and whether it counts.",
     "outcomes": "The outcome of each pair of ended_by and verdict.",

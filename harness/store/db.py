@@ -32,6 +32,8 @@ def open_store(path: Path) -> Database:
         db = Database(path)
         db.execute("PRAGMA busy_timeout = 10000")
         db.execute("PRAGMA foreign_keys = ON")
+        # A run that was said to be stored survives a loss of power, whatever default this SQLite was built with.
+        db.execute("PRAGMA synchronous = FULL")
         tables = db.table_names()
         if tables and "migrations" not in tables:
             raise UserError(f"{path} is a database, but none of the harness: name another file with --db")

@@ -238,13 +238,13 @@ def insert_grade(
         )
 
 
-def set_aside(db: Database, run: Mapping[str, Any]) -> None:
-    """Turn a run that the machine spoilt into a note of the attempt, so that it can be tried again.
+def set_aside(db: Database, run: Mapping[str, Any], why: str | None) -> None:
+    """Turn a run that does not stand into a note of the attempt, so that it can be tried again.
 
     Its sweep is under way again: one that is interrupted now must not look complete.
     """
     with db.atomic():
-        note_attempt(db, run["sweep_id"], run["position"], run["attempt"], run["ended_by"], run["ended_detail"])
+        note_attempt(db, run["sweep_id"], run["position"], run["attempt"], run["ended_by"], why)
         db.execute("DELETE FROM runs WHERE run_id = ?", [run["run_id"]])
         db.table("sweeps").update(run["sweep_id"], {"ended_at": None})
 

@@ -33,14 +33,18 @@ def broken(harness: Harness) -> list[str]:
     return [*record(harness.runs), *left(harness)]
 
 
-def record(runs_dir: Path) -> list[str]:
-    """What is wrong in a runs folder whose sweeps are all complete."""
+def record(runs_dir: Path, finished: bool = True) -> list[str]:
+    """What is wrong in a runs folder whose sweeps are all complete; if not `finished`, of its runs alone."""
     with contextlib.closing(sqlite3.connect(runs_dir / "harness.db")) as db:
         db.row_factory = sqlite3.Row
         checked = [row[0] for row in db.execute("PRAGMA integrity_check")]
         if checked != ["ok"]:
             return [f"the database: {line}" for line in checked]
         wrong = [f"foreign key: {tuple(row)}" for row in db.execute("PRAGMA foreign_key_check")]
+        if not finished:
+            tables = db.execute("SELECT 1 FROM sqlite_master WHERE name = 'artefacts'").fetchall()
+            runs = db.execute("SELECT * FROM runs").fetchall() if tables else []
+            return wrong + [f"{run['run_id']}: {problem}" for run in runs for problem in _run(db, runs_dir, run)]
         sweeps = db.execute("SELECT * FROM sweeps").fetchall()
         for sweep in sweeps:
             wrong += _sweep(db, runs_dir, sweep)

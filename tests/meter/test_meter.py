@@ -131,5 +131,9 @@ def test_a_sampler_that_is_killed_takes_its_figures_with_it_and_nothing_else(cou
         accounts, begin, end = watch(meter, 0.2)
         total = accounts.total("counters", begin, end)
         assert (total.joules, total.kind, total.detail) == (None, "unavailable", accounts.recording.lost)
+        # Another one has begun: the next window is measured again.
+        accounts, begin, end = watch(meter, 2.5)
+        total = accounts.total("counters", begin, end)
+        assert total.joules == pytest.approx(46 * (end - begin), rel=0.02)
     finally:
         meter.stop()

@@ -121,7 +121,7 @@ def test_a_run_that_is_set_aside_reopens_its_sweep(tmp_path: Path) -> None:
     insert_run(db, row, [], [], [], [])
     for sweep in ("s1", "s2"):
         end_sweep(db, sweep)
-    set_aside(db, row)
+    set_aside(db, row, "its container vanished")
     assert list(db.table("runs").rows) == []
     assert [(a["sweep_id"], a["ended_by"]) for a in db.table("attempts").rows] == [("s1", "sandbox_error")]
     ended = {r["sweep_id"]: r["ended_at"] for r in db.table("sweeps").rows}
