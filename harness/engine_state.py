@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
+from typing import TypeVar
 
 from harness.bench import UNLOADED, Bench
 from harness.engines.base import ChatRequest, EngineAway, EngineError, Readiness
 from harness.errors import MachineError
 from harness.gateway.ledger import CallRecord
 from harness.plan import Model
+
+T = TypeVar("T")
 
 AWAY_S = 600.0
 """For which an engine that nobody answers for is waited for: a restart or an update of it spoils no runs."""
@@ -25,37 +28,42 @@ SILENCE_S = 60.0  # for a token of an engine whose model is loaded; never longer
 
 def load(bench: Bench, model: Model) -> Readiness:
     """Have this model in memory, its prompt cache empty, and no other of the sweep's. Raises MachineError."""
-    began = time.monotonic()
-    away = False
+    readiness, away_s = _once_it_is_there(bench, lambda: _load(bench, model))
+    bench.memory.label = model.label
+    if away_s:
+        note = f"the engine was away: {away_s:.0f} s until it was ready"
+        readiness = replace(readiness, notes=(*readiness.notes, note))
+    return readiness
+
+
+def _once_it_is_there(bench: Bench, ask: Callable[[], T]) -> tuple[T, float]:
+    """What the engine says, and the seconds for which nobody answered before; 0.0 when it said so at once."""
+    began, away = time.monotonic(), False
     while True:
         try:
-            readiness = _until_cancelled(bench, model)
+            said = _until_cancelled(bench, ask)
         except EngineAway:
             if time.monotonic() - began > AWAY_S or bench.cancelled.wait(AWAY_LOOK_S):
                 raise
             away = True
-            continue
-        if away:
-            note = f"the engine was away: {time.monotonic() - began:.0f} s until it was ready"
-            readiness = replace(readiness, notes=(*readiness.notes, note))
-        bench.memory.label = model.label
-        return readiness
+        else:
+            return said, time.monotonic() - began if away else 0.0
 
 
-def _until_cancelled(bench: Bench, model: Model) -> Readiness:
+def _until_cancelled(bench: Bench, ask: Callable[[], T]) -> T:
     """An engine that hangs may be waited for for minutes; whoever interrupts a sweep is not kept so long."""
-    done: Future[Readiness] = Future()
+    done: Future[T] = Future()
 
     def work() -> None:
         try:
-            done.set_result(_load(bench, model))
+            done.set_result(ask())
         except BaseException as error:  # noqa: BLE001 - raised where it is waited for
             done.set_exception(error)
 
-    threading.Thread(target=work, name="load", daemon=True).start()
+    threading.Thread(target=work, name="engine", daemon=True).start()
     while not done.done():
         if bench.cancelled.is_set():
-            raise MachineError(f"interrupted while {model.label} was being made ready")
+            raise MachineError("interrupted while the engine was being made ready")
         time.sleep(CANCEL_LOOK_S)
     return done.result()
 
@@ -89,6 +97,7 @@ def prepare_for_several(bench: Bench, model: Model) -> None:
 def ready(bench: Bench, model: Model) -> Readiness:
     """Bring the engine to the state in which each run starts. Raises MachineError."""
     if bench.plan.spec.slots > 1:
+        _once_it_is_there(bench, lambda: model.engine.loaded_context_tokens(model.info.name))
         return replace(bench.shared[model.label], load_s=0.0, clear_s=0.0)
     readiness = load(bench, model)
     if bench.plan.spec.engine_state == "cold":

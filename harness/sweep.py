@@ -257,6 +257,9 @@ def _run_all(
             _one_after_another(bench, between, keep, outstanding, attempts)
         else:
             _several_at_a_time(bench, between, keep, outstanding, attempts)
+    except MachineError:
+        if not bench.cancelled.is_set():  # else it is the interruption of what was being done
+            raise
     finally:
         between.end()
     result.cancelled = bench.cancelled.is_set()
