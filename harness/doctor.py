@@ -9,30 +9,29 @@ import contextlib
 import os
 import platform
 import shutil
+import sqlite3
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Literal
 
-import docker
 import psutil
 
+from harness import paths
+from harness.checkup import Check, Finding, Place, Trouble, look_at
 from harness.engines import open_engine
 from harness.engines.base import Engine, ModelInfo
-from harness.errors import HarnessError
+from harness.errors import HarnessError, MachineError, UserError
 from harness.images import bundle
 from harness.manifests import find_agents
 from harness.sandbox import leftovers
-from harness.sandbox.daemon import connect, elsewhere, root_folder
+from harness.sandbox.daemon import elsewhere, root_folder
 from harness.spec import DEFAULT_NUM_CTX
 from harness.store.agreement import damaged
 from harness.store.db import read_store
 
-State = Literal["ok", "look", "missing"]
 SPACE_BYTES = {"smoke": 3 << 30, "swe-bench-verified-mini": 10 << 30}
 """By suite, what images, bundles and artefacts come to in Docker's folder; what users told of others: 130 GB."""
 MOST_BYTES = 130 << 30
@@ -43,69 +42,29 @@ BUSY_S, BUSY_SHARE = 1.0, 0.25
 LEAST_PYTHON = (3, 11)
 
 
-@dataclass(frozen=True)
-class Finding:
-    """`mend` is a command, empty where none is needed or known; `fixed` says what --fix has done."""
-
-    check: str
-    state: State
-    found: str
-    why: str
-    mend: str = ""
-    fixed: str = ""
-
-
-class Trouble(Exception):
-    """A check failed. `fix` mends it safely, returning what it did."""
-
-    def __init__(self, found: str, mend: str = "", fix: Callable[[], str] | None = None) -> None:
-        super().__init__(found)
-        self.found, self.mend, self.fix = found, mend, fix
-
-
-@dataclass(frozen=True)
-class Check:
-    name: str
-    why: str
-    needed: bool
-    look: Callable[[Place], str]
-    """What was found. Raises Trouble, or any HarnessError."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """What is looked at."""
-
-    database: Path
-    runs_dir: Path
-    suite: str
-
-    @cached_property
-    def client(self) -> docker.DockerClient:
-        return connect(timeout_s=10)
-
-
-def examine(place: Place, fix: bool) -> Iterator[Finding]:
+def examine(place: Place, fix: bool, checks: Sequence[Check] | None = None) -> Iterator[Finding]:
     """Every check in turn; with `fix`, what is safe is mended and looked at again."""
-    for check in CHECKS:
-        finding, mender = _look(check, place)
+    for check in checks or CHECKS:
+        finding, mender = look_at(check, place)
         if fix and mender is not None:
             done = mender()
-            finding = replace(_look(check, place)[0], fixed=done)
+            finding = replace(look_at(check, place)[0], fixed=done)
         yield finding
 
 
-def _look(check: Check, place: Place) -> tuple[Finding, Callable[[], str] | None]:
-    failed: State = "missing" if check.needed else "look"
-    try:
-        return Finding(check.name, "ok", check.look(place), check.why), None
-    except Trouble as trouble:
-        return Finding(check.name, failed, trouble.found, check.why, trouble.mend), trouble.fix
-    except HarnessError as error:
-        return Finding(check.name, failed, str(error), check.why), None
+def _mend_docker(said: str) -> str:
+    if "usermod" in said:
+        return "sudo usermod -aG docker $USER"
+    if os.environ.get("DOCKER_HOST"):
+        return "unset DOCKER_HOST"
+    if shutil.which("dockerd") is None:
+        return "make setup" if (paths.PACKAGE.parent / "Makefile").is_file() else "sudo apt-get install docker.io"
+    return "sudo systemctl start docker"
 
 
 def _docker(place: Place) -> str:
+    if isinstance(place.reached, HarnessError):
+        raise Trouble(str(place.reached), _mend_docker(str(place.reached)))
     info = place.client.info()
     limits = [
         name for name in ("MemoryLimit", "PidsLimit", "CpuCfsQuota") if info.get(name) is False
@@ -114,6 +73,17 @@ def _docker(place: Place) -> str:
         f"{info['ServerVersion']}, storage {info['Driver']}, cgroup version {info.get('CgroupVersion', '1')}, "
         f"folder {info['DockerRootDir']}"
     )
+    options = " ".join(info.get("SecurityOptions") or [])
+    if "name=rootless" in options:
+        found += "; rootless: its control groups are the user's own"
+    if "name=userns" in options:
+        found += "; user namespaces are remapped: a sandbox's root is nobody here"
+    if info.get("CgroupDriver") == "none":
+        raise Trouble(
+            f"{found}; it has no control groups: nothing limits memory, processes and cores of a sandbox, and its "
+            "memory and CPU time are unknown",
+            "sudo systemctl set-property user@$(id -u).service Delegate=yes",
+        )
     if reason := elsewhere(place.client):
         found += f"; on another machine: {reason}, so energy, memory and CPU time of sandboxes are unknown here"
     if limits:
@@ -127,6 +97,7 @@ def _space(place: Place) -> str:
     folders = [(_existing(place.runs_dir), RUNS_BYTES)]
     short = []
     said = []
+    mend = "docker system prune"
     if root is None:
         said.append(f"Docker's folder can't be seen from here ({elsewhere(place.client) or 'it may not be looked at'})")
     else:
@@ -135,9 +106,10 @@ def _space(place: Place) -> str:
         free = shutil.disk_usage(folder).free
         said.append(f"{free / 1e9:,.0f} GB free at {folder}")
         if free < bytes_:
-            short.append(f"{folder} has {free / 1e9:,.0f} GB free, and {place.suite} needs {bytes_ / 1e9:,.0f}")
+            short.append(f"{folder} has {free / 1e9:,.1f} GB free, and {place.suite} needs {bytes_ / 1e9:,.0f}")
+            mend = mend if folder == root else "harness sweep --runs-dir FOLDER-ON-A-LARGER-DISK"
     if short:
-        raise Trouble("; ".join(short), "docker system df")
+        raise Trouble("; ".join(short), mend)
     return f"{', '.join(said)}; {place.suite} needs {needed / 1e9:,.0f}"
 
 
@@ -175,7 +147,11 @@ def _clock(place: Place) -> str:
 def _engine(name: str, place: Place) -> str:
     with contextlib.closing(open_engine(name, [])) as engine:
         models = [info.name for info in engine.list_models()]
-        return f"version {engine.version() or 'unknown'}; " + (", ".join(models) or "no model yet")
+        found = f"version {engine.version() or 'unknown'}"
+    if not models:
+        model = "smollm2:135m" if name == "ollama" else f"{name}/smollm2:135m"
+        raise Trouble(f"{found}; no model yet", f"harness models pull {model}")
+    return f"{found}; {', '.join(models)}"
 
 
 def _windows(place: Place) -> str:
@@ -212,22 +188,33 @@ def _window(engine: Engine, models: Sequence[ModelInfo]) -> list[str]:
 
 def _bundles(place: Place) -> str:
     agents, _ = find_agents()
-    return ", ".join(
-        f"{agent.name}: {'ready' if bundle.find(place.client, agent) else 'not built (the first sweep builds it)'}"
-        for agent in agents
-        if agent.needs_python
-    )
+    with_bundle = [agent for agent in agents if agent.needs_python]
+    missing = [agent.name for agent in with_bundle if bundle.find(place.client, agent) is None]
+    ready = [agent.name for agent in with_bundle if agent.name not in missing]
+    found = f"ready: {', '.join(ready) or 'none'}"
+    if missing:
+        raise Trouble(
+            f"{found}; not built, which the first sweep with one does: {', '.join(missing)}",
+            f"harness agents build {','.join(missing)}",
+        )
+    return found
 
 
 def _instances(place: Place) -> str:
     from harness.grading.swebench import check_parsers
     from harness.images.rebuilt import REPOSITORY
 
-    check_parsers()
+    try:
+        check_parsers()
+    except UserError as error:
+        raise Trouble(str(error), "pip install 'agent-energy-harness[swebench]'") from error
     tags = [tag for image in place.client.images.list() for tag in image.tags]
     pulled = sum("/sweb.eval." in tag for tag in tags)
     built = len({tag.partition(":")[0] for tag in tags if tag.startswith(f"{REPOSITORY}/")})
-    return f"official parsers; images of instances: {pulled} published, {built} rebuilt"
+    found = f"official parsers; images of instances: {pulled} published, {built} rebuilt"
+    if place.suite.startswith("swe-bench") and not pulled + built:
+        raise Trouble(f"{found}, and a sweep fetches none", f"harness tasks pull {place.suite}")
+    return found
 
 
 def _energy(place: Place) -> str:
@@ -245,22 +232,25 @@ def _energy(place: Place) -> str:
         [lines[0].removeprefix("energy: "), *(line for line in lines[1:] if not line.startswith("grant:"))]
     )
     if not is_measured(meter.by_key):
-        raise Trouble(said, grant or "")
+        raise Trouble(said, grant or "harness sweep --meter 'command:WHAT-READS-YOUR-METER'")
     return said
 
 
 def _quiet(place: Place) -> str:
+    for _ in psutil.process_iter(["cpu_percent"]):
+        pass  # the first look at a process is what the next one is compared with
     busy = psutil.cpu_percent(BUSY_S) / 100
     if busy > BUSY_SHARE:
-        time.sleep(0.1)  # so that the second look is a new one
-        by_cpu = sorted(psutil.process_iter(["name", "pid", "cpu_percent"]), key=_cpu, reverse=True)
-        names = ", ".join(f"{each.info['name']} ({each.info['pid']})" for each in by_cpu[:3] if each.pid != os.getpid())
-        raise Trouble(f"{busy:.0%} of the processors are busy with something else, first of all {names}")
+        others = [each for each in psutil.process_iter(["name", "cpu_percent"]) if each.pid != os.getpid()]
+        names = ", ".join(
+            f"{each.info['name']} ({each.pid})"
+            for each in sorted(others, key=lambda each: -(each.info["cpu_percent"] or 0.0))[:3]
+        )
+        raise Trouble(
+            f"{busy:.0%} of the processors are busy with something else, first of all {names}",
+            "harness sweep --when-busy wait",
+        )
     return f"{busy:.0%} of the processors are busy"
-
-
-def _cpu(process: psutil.Process) -> float:
-    return float(process.info["cpu_percent"] or 0.0)
 
 
 def _leftovers(place: Place) -> str:
@@ -284,22 +274,36 @@ def _leftovers(place: Place) -> str:
 
 
 def _database(place: Place) -> str:
-    with contextlib.closing(read_store(place.database)) as store:
-        [(state,)] = store.execute("PRAGMA quick_check(1)").fetchall()
-        if state != "ok":
-            raise Trouble(f"{place.database} is damaged: {state}", f"sqlite3 {place.database} .recover")
-        if broken := store.execute("PRAGMA foreign_key_check").fetchone():
-            raise Trouble(f"{place.database}: a row of {broken[0]} belongs to none of {broken[2]}")
-        runs = store.table("runs").count
-        files = store.table("artefacts").count
-        for (sweep_id,) in store.execute("SELECT sweep_id FROM sweeps").fetchall():
-            if wrong := damaged(store, place.runs_dir, sweep_id):
-                raise Trouble(
-                    f"files of {len(wrong):,} runs of sweep {sweep_id} are not what was stored in {place.runs_dir}, "
-                    f"first: {next(iter(wrong.values()))}",
-                    f"harness sweep --resume {sweep_id}",
-                )
-    return f"{place.database}: whole, {runs:,} runs, {files:,} files, each as it was stored"
+    path = place.database
+    # Not .recover, which Debian's has not.
+    rescue = f"sqlite3 {path} '.clone {path.with_suffix('.recovered.db')}'"
+    if shutil.which("sqlite3") is None:
+        rescue = f"sudo apt-get install sqlite3 && {rescue}"
+    if not path.exists():
+        return f"none yet at {path}: the first sweep makes it"
+    try:
+        with contextlib.closing(read_store(path)) as store:
+            [(state,)] = store.execute("PRAGMA quick_check(1)").fetchall()
+            if state != "ok":
+                raise Trouble(f"{path} is damaged: {state}", rescue)
+            if broken := store.execute("PRAGMA foreign_key_check").fetchone():
+                raise Trouble(f"{path}: a row of {broken[0]} belongs to none of {broken[2]}", rescue)
+            runs = store.table("runs").count
+            files = store.table("artefacts").count
+            for (sweep_id,) in store.execute("SELECT sweep_id FROM sweeps").fetchall():
+                if wrong := damaged(store, place.runs_dir, sweep_id):
+                    raise Trouble(
+                        f"files of {len(wrong):,} runs of sweep {sweep_id} are not what was stored in "
+                        f"{place.runs_dir}, first: {next(iter(wrong.values()))}",
+                        f"harness sweep --resume {sweep_id}",
+                    )
+    except (sqlite3.DatabaseError, MachineError) as error:
+        raise Trouble(f"{path} can't be read: {error}", rescue) from error
+    except UserError as error:
+        newer = "newer harness" in str(error)
+        mend = "pip install --upgrade agent-energy-harness" if newer else "harness doctor --db THE-DATABASE"
+        raise Trouble(str(error), mend) from error
+    return f"{path}: whole, {runs:,} runs, {files:,} files, each as it was stored"
 
 
 CHECKS = (
@@ -308,11 +312,21 @@ CHECKS = (
     Check("git", "patches are taken by it", True, _git),
     Check("python", "the harness runs in it; agents bring their own", True, _python),
     Check("clock", "rows carry the time; seconds and joules do not depend on it", False, _clock),
-    Check("ollama", "models without a prefix are served by it", False, partial(_engine, "ollama")),
+    Check("ollama", "models without a prefix are served by it", False, partial(_engine, "ollama"), "ollama serve"),
     Check(
-        "llama.cpp", "models as llamacpp/... are served by it, without a server", False, partial(_engine, "llamacpp")
+        "llama.cpp",
+        "models as llamacpp/... are served by it, without a server",
+        False,
+        partial(_engine, "llamacpp"),
+        "pip install 'agent-energy-harness[llamacpp]'",
     ),
-    Check("window", "a model whose window is smaller than it seems forgets the issue in silence", False, _windows),
+    Check(
+        "window",
+        "a model whose window is smaller than it seems forgets the issue in silence",
+        False,
+        _windows,
+        "sudo systemctl restart ollama",
+    ),
     Check("bundles", "an agent's framework is built once, which takes minutes", False, _bundles),
     Check("swe-bench", "its instances are graded by the official parsers in their own images", False, _instances),
     Check("energy", "without counters most of an energy is a constant times seconds", False, _energy),

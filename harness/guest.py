@@ -14,7 +14,7 @@ from typing import Any
 from docker.types import Mount
 
 from harness import paths
-from harness.images import owned
+from harness.images import unrooted
 from harness.images.bundle import Bundle
 from harness.manifests import NOT_THE_AGENT
 from harness.plan import Plan, PlannedRun
@@ -78,7 +78,7 @@ class Visit:
     @property
     def uid(self) -> int:
         """Whom all of the sandbox runs as."""
-        return owned.UID if self.plan.spec.sandbox_user == "agent" else 0
+        return unrooted.UID if self.plan.spec.sandbox_user == "agent" else 0
 
     def files(self) -> bytes:
         """A tar, to be unpacked at /, of everything the contract promises."""
@@ -193,7 +193,7 @@ class Visit:
             "HARNESS_RESULT_FILE": f"{OUT}/{RESULT_NAME}",
             "HARNESS_OUT_DIR": OUT,
             "HARNESS_TIME_LIMIT_S": f"{spec.time_limit_s:g}",
-            "HOME": owned.HOME if self.uid else "/root",
+            "HOME": unrooted.HOME if self.uid else "/root",
         }
         if model:
             env |= {

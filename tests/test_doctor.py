@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import shutil
+import socket
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from harness import owned
-from harness.doctor import CHECKS, Finding, Place, examine
+from harness.checkup import Finding, Place
+from harness.doctor import CHECKS, examine
 from harness.engines.ollama import Ollama
 from harness.store.db import open_store
 from tests.generated_store import generate
 
 
 def finding(name: str, place: Place, fix: bool = False) -> Finding:
-    return next(found for found in examine(place, fix) if found.check == name)
+    [check] = [check for check in CHECKS if check.name == name]
+    [found] = examine(place, fix, [check])
+    return found
 
 
 @pytest.fixture
@@ -64,9 +72,76 @@ def test_a_damaged_database_is_found(place: Place) -> None:
     assert "a row of " in finding("database", place).found
 
 
+def test_a_torn_database_is_found_and_what_rescues_it_is_a_command(place: Place) -> None:
+    open_store(place.database).execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    content = bytearray(place.database.read_bytes())
+    for page in (40, 60):
+        content[page * 4096 : page * 4096 + 2000] = os.urandom(2000)
+    place.database.write_bytes(content)
+    found = finding("database", place)
+    assert found.state == "look", found
+    if shutil.which("sqlite3") is None:
+        pytest.skip("sqlite3 is not installed: what mends it can't be tried")
+    subprocess.run(["sh", "-c", found.mend], capture_output=True, check=True)
+    with contextlib.closing(open_store(place.database.with_suffix(".recovered.db"))) as recovered:
+        assert recovered.table("runs").count > 0
+
+
 def test_a_database_that_is_not_there_is_no_fault_of_the_machine(tmp_path: Path) -> None:
     found = finding("database", Place(tmp_path / "none.db", tmp_path, "smoke"))
-    assert (found.state, "there is no database" in found.found) == ("look", True)
+    assert (found.state, "the first sweep makes it" in found.found) == ("ok", True)
+
+
+def test_without_docker_the_rest_is_looked_at_and_what_is_missing_has_a_command(tmp_path: Path) -> None:
+    # One that is not there, and one that is and never answers.
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(tmp_path / "silent.sock"))
+        silent.listen(8)
+        for name in ("none.sock", "silent.sock"):
+            began = time.monotonic()
+            done = subprocess.run(
+                [sys.executable, "-m", "harness", "doctor", "--json", "--runs-dir", str(tmp_path)],
+                env=os.environ | {"DOCKER_HOST": f"unix://{tmp_path / name}", "OLLAMA_HOST": "127.0.0.1:1"},
+                capture_output=True, text=True, check=False,
+            )  # fmt: skip
+            assert (done.returncode, done.stderr) == (1, "")
+            assert time.monotonic() - began < 60  # of which Docker's silence is 5, once
+            found = {each["check"]: each for each in json.loads(done.stdout)}
+            assert list(found) == [check.name for check in CHECKS]
+            assert (found["docker"]["state"], found["docker"]["mend"]) == ("missing", "unset DOCKER_HOST")
+            assert (found["ollama"]["state"], found["ollama"]["mend"]) == ("look", "ollama serve")
+            assert found["leftovers"]["found"] == "unknown, since Docker does not answer"
+            for each in found.values():
+                assert each["state"] == "ok" or each["mend"] or "Docker does not answer" in each["found"], each
+
+
+def test_a_runs_folder_on_a_disk_that_is_too_small_is_said(place: Place, tmp_path: Path) -> None:
+    if finding("docker", place).state != "ok":
+        pytest.skip("no Docker engine: space is unknown without it")
+    small = tmp_path / "small"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "small", str(small)], capture_output=True).returncode:
+        pytest.skip("no file system can be mounted here")
+    try:
+        found = finding("space", Place(place.database, small / "runs", "smoke"))
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+    assert (found.state, f"{small} has 0.1 GB free" in found.found) == ("missing", True), found
+    assert "--runs-dir" in found.mend
+
+
+def test_who_keeps_the_machine_busy_is_named(place: Place) -> None:
+    if finding("quiet", place).state != "ok":
+        pytest.skip("this machine is busy with something else already")
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(4 * (os.cpu_count() or 1))]
+    try:
+        found = finding("quiet", place)
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+    assert (found.state, found.mend) == ("look", "harness sweep --when-busy wait")
+    assert any(f"({process.pid})" in found.found for process in busy), found.found
 
 
 def test_a_suite_that_does_not_fit_the_disk_is_said_with_both_numbers(

@@ -18,7 +18,8 @@ def doctor(
     as_json: Json = False,
 ) -> None:
     """Say what this machine has, what is missing, why it matters and how to mend it."""
-    from harness.doctor import Place, examine
+    from harness.checkup import Place
+    from harness.doctor import examine
     from harness.suites import find_suite
 
     find_suite(tasks)

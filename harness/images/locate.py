@@ -12,8 +12,8 @@ from harness import paths
 from harness.errors import MachineError, UserError
 from harness.images import dockerfiles, published, rebuilt, recipes
 from harness.images.bases import Say
-from harness.images.owned import owned
 from harness.images.prepare import Prepared, prepare
+from harness.images.unrooted import unrooted
 from harness.sandbox.daemon import DockerFault
 from harness.spec import SandboxUser
 from harness.suites import Suite, Task
@@ -111,7 +111,7 @@ def prepare_all(
     prepared = {task.name: prepare_one(client, task, located[task.name], say) for task in suite.tasks}
     if sandbox_user == "root":
         return prepared
-    return {name: owned(client, each, f"{suite.name}/{name}", say) for name, each in prepared.items()}
+    return {name: unrooted(client, each, f"{suite.name}/{name}", say) for name, each in prepared.items()}
 
 
 def prepare_one(client: docker.DockerClient, task: Task, found: Located, say: Say) -> Prepared:

@@ -36,7 +36,7 @@ DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  #
 @dataclass(frozen=True)
 class Prepared:
     image: str  # id of the derived image
-    sandbox_image: str  # id of the one that agents get: the same, or one made of it (owned.py)
+    sandbox_image: str  # id of the one that agents get: the same, or one made of it (unrooted.py)
     task_image: str  # id of the task's own
     workdir: str
     base: Base

@@ -11,8 +11,8 @@ from pathlib import Path
 import docker
 import pytest
 
-from harness.images.owned import HOME, UID
 from harness.images.prepare import BASE_LABEL
+from harness.images.unrooted import HOME, UID
 from harness.sandbox.daemon import connect
 
 pytestmark = pytest.mark.docker
@@ -38,14 +38,14 @@ mkdir deep && echo in > deep/file
 """
 
 
-def unrooted(agent: str) -> str:
+def without_root(agent: str) -> str:
     manifest = Path(agent) / "agent.toml"
     manifest.write_text(manifest.read_text() + "non_root = true\n")
     return agent
 
 
 def test_what_is_its_own_and_what_is_not(harness) -> None:  # type: ignore[no-untyped-def]
-    agent = unrooted(harness.agent("looks", LOOK))
+    agent = without_root(harness.agent("looks", LOOK))
     done = harness("sweep", "--agents", agent, "--only", TASK, "--sandbox-user", "agent", "--json")
     assert done.code == 0, done.err
     [row] = harness.rows("SELECT * FROM runs")
@@ -64,7 +64,7 @@ def test_what_is_its_own_and_what_is_not(harness) -> None:  # type: ignore[no-un
 
 def test_a_limit_reaches_what_runs_as_another_user(harness) -> None:  # type: ignore[no-untyped-def]
     script = "trap 'echo asked > \"$HARNESS_OUT_DIR/asked\"; exit 0' TERM\nwhile :; do sleep 0.1; done\n"
-    agent = unrooted(harness.agent("stays", script))
+    agent = without_root(harness.agent("stays", script))
     words = ("--only", TASK, "--sandbox-user", "agent", "--time-limit", "2")
     assert harness("sweep", "--agents", agent, *words).code == 0
     [row] = harness.rows("SELECT * FROM runs")

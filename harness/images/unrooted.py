@@ -29,7 +29,7 @@ grep -q "^[^:]*:[^:]*:$2:" /etc/group || echo "agent:x:$2:" >> /etc/group
 LIMIT_S = 600
 
 
-def owned(client: docker.DockerClient, prepared: Prepared, name: str, say: Say) -> Prepared:
+def unrooted(client: docker.DockerClient, prepared: Prepared, name: str, say: Say) -> Prepared:
     """The same task with a sandbox whose work directory belongs to UID. `name` is the task's, for people.
 
     Raises UserError when the image lacks what that takes, MachineError when Docker fails.
