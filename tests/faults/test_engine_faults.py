@@ -17,6 +17,15 @@ from small_sweep import caller
 pytestmark = [pytest.mark.docker]
 
 
+at_length = pytest.mark.usefixtures("_at_length")
+
+
+@pytest.fixture
+def _at_length(thorough) -> None:
+    if not thorough:
+        pytest.skip("a minute of it is enough here; `make faults` has it")
+
+
 @pytest.fixture
 def engine(harness) -> Iterator[StandIn]:
     with StandIn() as stand_in:
@@ -118,6 +127,7 @@ def test_an_engine_that_says_nothing_is_not_the_agents_timeout(harness, engine: 
     resumed(harness, engine)
 
 
+@at_length
 def test_a_slow_answer_that_the_time_limit_cuts_is_a_timeout(harness, engine: StandIn) -> None:
     """The single token comes: the engine is well, the run had its time."""
     engine.faults = ["slow"]
@@ -145,6 +155,7 @@ def test_an_engine_that_is_away_between_two_runs_is_waited_for(harness, engine: 
     assert broken(harness) == []
 
 
+@at_length
 def test_an_engine_that_dies_in_a_run_and_comes_back_costs_nothing_but_the_wait(harness, engine: StandIn) -> None:
     engine.faults = ["slow"]
     process = harness.popen(*words(harness, runs=2))
@@ -159,6 +170,7 @@ def test_an_engine_that_dies_in_a_run_and_comes_back_costs_nothing_but_the_wait(
     assert broken(harness) == []
 
 
+@at_length
 def test_another_model_of_the_same_name_is_seen_before_a_run(harness, engine: StandIn) -> None:
     process = harness.popen(*words(harness, runs=4))
     until(lambda: engine.runs == 1)
