@@ -414,7 +414,7 @@ def _tree(repository: Path, scratch: Path, commit: str | None, files: Files) -> 
         blob = _git(repository, "hash-object", "-w", "--stdin", stdin=raw).decode().strip()
         mode = "120000" if isinstance(content, Link) else "100755" if raw.startswith(b"#!") else "100644"
         lines.append(f"{mode} {blob}\t{path}")
-    _git(repository, "update-index", "--index-info", stdin="\n".join(lines).encode(), env=index)
+    _git(repository, "update-index", "--index-info", stdin=os.fsencode("\n".join(lines)), env=index)
     return _git(repository, "write-tree", env=index).decode().strip()
 
 

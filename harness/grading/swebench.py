@@ -68,14 +68,15 @@ def check_parser(task: SweBenchTask) -> None:
 def is_runners(path: str, base: Collection[str], fix: Collection[str]) -> bool:
     """Whether a file decides how tests are run, so that a patch's version of it is put back.
 
-    Tests and their settings; what Python or a runner load by themselves; and whatever is new at the top, where it
+    Tests and their settings; what Python or a runner load by themselves; compiled code, of which nothing shows that it
+    is that of the source beside it; and whatever is new at the top, where it
     would be found in place of something installed, or as settings, or as the metadata of a plugin. `base` are the
     files before the patch, `fix` those that the known solution changes: what has to be changed is never put back.
     """
     parts = PurePosixPath(path).parts
     if path in fix:
         return False
-    if "tests" in parts or parts[-1] in LOADED or path.endswith(".pth"):
+    if {"tests", "__pycache__"} & set(parts) or parts[-1] in LOADED or path.endswith((".pth", ".pyc", ".pyo")):
         return True
     return not any(known == parts[0] or known.startswith(f"{parts[0]}/") for known in base)
 

@@ -354,6 +354,13 @@ allowlist_externals = python
 commands = python -c 'import shelf.evil; shelf.evil.say()'
 """
 
+# Says of itself that it is pytest's own.
+CLAIMS = """
+import _pytest.python
+exec(compile("def runtest(self): pass", _pytest.python.__file__, "exec"), vars(_pytest.python))
+_pytest.python.Function.runtest = _pytest.python.runtest
+"""
+
 PUT_BACK: dict[str, tuple[str, Files, str]] = {
     "tests that assert nothing": (
         SHELF,
@@ -393,6 +400,7 @@ PUT_BACK: dict[str, tuple[str, Files, str]] = {
     "the package's metadata": (
         SHELF, {"shelf.egg-info/entry_points.txt": POINTS, "shelf/evil.py": NO_RUN}, "shelf.egg-info/entry_points.txt",
     ),
+    "tests by a name that is no text": (SHELF, {"tests/\udcff.py": "x = 1\n"}, "tests/\\udcff.py"),
     "setup.py that takes the key": (SHELF, code(STOLEN, "setup.py"), "setup.py"),
     "setup.py that mends pytest": (SHELF, code(MENDS, "setup.py"), "setup.py"),
 }  # fmt: skip
@@ -481,6 +489,11 @@ def test_tests_that_a_patch_ends_are_unresolved_since_they_do_not_end_so_without
     assert re.match(f"with this patch the tests ({words})", found.detail or "")
 
 
+def test_what_is_not_promised_code_that_says_it_is_from_another_file(attempt: Attempt) -> None:
+    """As tasks/README.md says: in the tests' own process, code that sets out to deceive the recorder can."""
+    assert attempt(SHELF, code(CLAIMS, SORTING)).verdict == "resolved"
+
+
 def test_tests_that_a_patch_makes_hang_are_unresolved_as_well(attempt: Attempt) -> None:
     found = attempt(TILL, code(says(TILL) + "say()\nimport time\ntime.sleep(600)\n", COINS), test_timeout_s=4.0)
     assert (found.verdict, found.detail) == ("unresolved", "with this patch the tests did not end within 4 s")
@@ -498,6 +511,7 @@ def test_code_that_is_run_before_the_tests_does_not_find_the_key(attempt: Attemp
     "path",
     [
         "tests/data/words.txt", "lib/matplotlib/tests/test_new.py", "sympy/core/conftest.py", "shelf/pytest.ini",
+        "shelf/__pycache__/sorting.cpython-39.pyc", "shelf/sorting.pyc",
         "tox.toml", "pytest.toml", ".coveragerc", "sitecustomize.pyc", "__pycache__/x.pyc", "hashlib.so",
         "json/tool.py", "x.egg-info/PKG-INFO", "setup.py", "tests",
         "tests/__pycache__/test_labels.cpython-39-pytest-8.3.3.pyc",
