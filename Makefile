@@ -24,7 +24,7 @@ test: setup
 	.venv/bin/python -m pytest
 
 faults: setup
-	HARNESS_FAULTS=all .venv/bin/python -m pytest tests/faults
+	HARNESS_FAULTS=all .venv/bin/python -m pytest tests/faults tests/escape
 
 lint: setup
 	.venv/bin/ruff check .

@@ -88,6 +88,8 @@ def _docker(place: Place) -> str:
         found += f"; on another machine: {reason}, so energy, memory and CPU time of sandboxes are unknown here"
     if limits:
         raise Trouble(f"{found}; its kernel can't limit {', '.join(limits)}")
+    if not any("name=seccomp" in option for option in info["SecurityOptions"]):
+        raise Trouble(f"{found}; it has no seccomp, so no sandbox starts, whose system calls have to be filtered")
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import re
@@ -155,8 +156,10 @@ class Visit:
         )
 
     def terminate(self, container: Container) -> None:
-        """Ask the runner and what it started to end."""
-        container.exec(["sh", "-c", TERMINATE])
+        """Ask the runner and what it started to end. Nobody waits for the shell that asks: by now it is the agent's. It
+        may have been replaced, or get no turn among a thousand processes."""
+        with contextlib.suppress(SandboxError):  # it has ended meanwhile
+            container.begin(["sh", "-c", TERMINATE])
 
     def _task_json(self) -> dict[str, Any]:
         spec, model = self.plan.spec, self.planned.model

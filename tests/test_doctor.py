@@ -52,6 +52,16 @@ def test_every_check_says_why_it_matters(place: Place) -> None:
     assert all(each.why and each.found for each in found)
 
 
+@pytest.mark.docker
+def test_a_docker_without_a_filter_of_system_calls_is_named(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels without one are rare: the answer of the Docker that is here, without it."""
+    info = place.client.info()
+    assert finding("docker", place).state == "ok"
+    left = [option for option in info["SecurityOptions"] if "seccomp" not in option]
+    monkeypatch.setattr(place.client, "info", lambda: {**info, "SecurityOptions": left})
+    assert (finding("docker", place).state, "seccomp" in finding("docker", place).found) == ("missing", True)
+
+
 def test_a_database_is_looked_at_with_its_files(place: Place) -> None:
     files = keep_files(place)
     assert finding("database", place).state == "ok"
