@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -234,7 +235,9 @@ def _energy(place: Place) -> str:
         [lines[0].removeprefix("energy: "), *(line for line in lines[1:] if not line.startswith("grant:"))]
     )
     if not is_measured(meter.by_key):
-        raise Trouble(said, grant or "harness sweep --meter 'command:WHAT-READS-YOUR-METER'")
+        install = re.search(r"pip install '[^']+'", said)
+        mend = grant or (install[0] if install else "harness sweep --meter 'command:WHAT-READS-YOUR-METER'")
+        raise Trouble(said, mend)
     return said
 
 
