@@ -96,3 +96,9 @@ def test_commands_are_found_in_pages_and_wrong_ones_refused() -> None:
         parse("harness sweep --limit many")
     with pytest.raises(AssertionError, match="no command 'lst'"):
         parse("harness runs lst")
+
+
+def test_what_security_rests_on_is_there() -> None:
+    named = set(re.findall(r"`(tests/[\w/.]+)`", (ROOT / "docs" / "security.md").read_text(encoding="utf-8")))
+    assert len(named) > 10
+    assert not [path for path in sorted(named) if not (ROOT / path).exists()]
