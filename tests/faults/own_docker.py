@@ -43,6 +43,7 @@ def disk(size_bytes: int, *, inodes: int | None = None, options: str = "loop") -
     """A mounted ext4 file system of a size, in a file, on a path that is short enough for sockets. Skips the test where
     none can be mounted."""
     folder = Path(tempfile.mkdtemp(prefix="own-disk-"))
+    folder.chmod(0o711)  # a daemon that maps its containers' root to another user has to pass
     image, mounted = folder / "image", folder / "disk"
     mounted.mkdir()
     with image.open("wb") as file:
@@ -146,6 +147,7 @@ def own_docker(
         pytest.skip(reason)
     with disk(size_bytes, inodes=inodes) as root:
         folder = Path(tempfile.mkdtemp(prefix="own-docker-"))
+        folder.chmod(0o711)
         daemon = OwnDocker(folder, address or f"unix://{folder}/docker.sock", root, options)
         try:
             daemon.start()
