@@ -16,6 +16,7 @@ from typing import IO
 
 from harness import paths
 from harness.guest import READY
+from harness.sandbox.multiplex import LEFT
 from harness.sandbox.relay import Relay
 
 FORWARDER = paths.PACKAGE / "sandbox" / "forward.py"
@@ -57,7 +58,7 @@ class Attached:
         threading.Thread(target=self._end, args=(outputs,), daemon=True).start()
 
     def own_end(self) -> bool:
-        return self.process.poll() is not None or bool(self.process.wait(1))
+        return self.process.wait(5) != LEFT
 
     def close(self) -> None:
         self.socket.close()

@@ -19,9 +19,9 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from harness.sandbox.multiplex import End, Multiplex, Wire, exchange
+    from harness.sandbox.multiplex import LEFT, End, Multiplex, Wire, exchange
 else:  # beside this file: in a sandbox there is no package
-    from multiplex import End, Multiplex, Wire, exchange
+    from multiplex import LEFT, End, Multiplex, Wire, exchange
 
 PORT = 11434
 SOCKET = "/run/harness/gateway.sock"
@@ -139,7 +139,7 @@ async def by_relay(port: int, workdir: str) -> None:
     done, _ = await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
     for task in done:
         task.result()
-    sys.exit("the harness has left")
+    sys.exit(LEFT)
 
 
 if __name__ == "__main__":

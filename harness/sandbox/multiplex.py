@@ -21,6 +21,7 @@ NUMBER = struct.Struct(">I")
 PIECE_BYTES = 32 << 10  # the most in one frame
 WINDOW_BYTES = 256 << 10
 CONNECTIONS = 256
+LEFT = 75  # how a forwarder exits whose stream was ended at the other end
 READ_BYTES = 64 << 10
 HIGH_BYTES = 64 << 10  # waiting to be sent, above which those who have more to send wait
 UNREAD_BYTES = 4 << 20  # of frames that the other end does not take

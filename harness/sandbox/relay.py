@@ -23,7 +23,7 @@ from typing import Any
 
 from harness.sandbox.container import Container, SandboxError
 from harness.sandbox.daemon import DockerFault
-from harness.sandbox.multiplex import CONNECTIONS, Channel, End, Malformed, Multiplex, Wire, exchange
+from harness.sandbox.multiplex import CONNECTIONS, LEFT, Channel, End, Malformed, Multiplex, Wire, exchange
 
 log = logging.getLogger(__name__)
 
@@ -44,12 +44,13 @@ class Attached:
     held: Any  # which keeps the connection open
 
     def own_end(self) -> bool:
-        """Whether it is over by itself, or with its container; else Docker lost it."""
+        """Whether it is over by itself, or with its container; else its stream was lost first."""
         deadline = time.monotonic() + LOOK_S  # Docker knows a moment later
         with contextlib.suppress(*DockerFault):
             while time.monotonic() < deadline:
-                if not self.container.client.api.exec_inspect(self.command)["Running"]:
-                    return True
+                found = self.container.client.api.exec_inspect(self.command)
+                if not found["Running"]:
+                    return bool(found["ExitCode"] != LEFT)
                 time.sleep(0.05)
         return self.container.killed or self.container.state().word == "ended"
 
@@ -126,13 +127,13 @@ class Relay:
         self._wire = Wire(number, number, self._receive, self._send)
         self._room = asyncio.Semaphore(CONNECTIONS)
         self._wire.write(b"\n")  # from here on everything is heard that the forwarder says
-        trouble = "its stream ended"
+        trouble, lost = "its stream ended", False
         try:
             await Multiplex(self._wire, self._output, self._opened).run()
         except Malformed as error:
             self.ended = f"the sandbox broke the rules of the relay: {error}"
-        except OSError as error:
-            trouble = str(error)
+        except OSError as error:  # no sandbox can do that to a stream of Docker's
+            trouble, lost = str(error), True
         except Exception as error:
             log.exception("the relay failed")
             trouble = f"{type(error).__name__}: {error}"
@@ -143,7 +144,7 @@ class Relay:
             if self._serving:
                 await asyncio.wait(self._serving)
         if self.ended is None and not self._closing:
-            if await asyncio.to_thread(self._forwarder.own_end):
+            if not lost and await asyncio.to_thread(self._forwarder.own_end):
                 self.ended = "the forwarder in the sandbox was ended"
             elif not self._closing:
                 self._fault(f"the relay to the sandbox broke: {trouble}")

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import itertools
 import json
-import socket
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -19,6 +18,12 @@ from harness.engines.base import ChatRequest, Delta, Finish, ModelInfo
 from harness.engines.scripted import Scripted
 from harness.gateway.policy import Policy
 from harness.gateway.server import Gateway
+
+
+@pytest.fixture(params=["socket", "relay"])
+def way(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
 
 ENDLESS = '[[answers]]\ntext = "again "\nfault = "endless"\n[[answers]]\ntext = "after"\n'
 HANG = '[[answers]]\nfault = "hang"\n[[answers]]\ntext = "after"\n'
@@ -38,9 +43,7 @@ def leave_in_the_middle(run, stream: bool) -> None:
         "POST /v1/chat/completions HTTP/1.1\r\nhost: gateway\r\ncontent-type: application/json\r\n"
         f"authorization: Bearer {run.door.key}\r\ncontent-length: {len(body)}\r\n\r\n"
     )
-    with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(5)
-        client.connect(str(run.socket))
+    with run.connect() as client:
         client.sendall(head.encode() + body)
         wait_for_upstream(run)
         if stream:
@@ -90,8 +93,7 @@ def test_a_client_that_does_not_read_holds_up_neither_close_nor_the_next_call(op
     run = open_run(f'[[answers]]\nchunk_words = 0\ntext = "{"x" * 4_000_000}"\n[[answers]]\ntext = "after"\n')
     body = json.dumps({"messages": [{"role": "user", "content": "x"}]}).encode()
     head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {run.door.key}\r\n"
-    with socket.socket(socket.AF_UNIX) as client:
-        client.connect(str(run.socket))
+    with run.connect() as client:
         client.sendall(head.encode() + b"content-length: %d\r\n\r\n" % len(body) + body)
         wait_for_upstream(run)
         assert run.chat().json()["choices"][0]["message"]["content"] == "after"

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import socket
 import stat
 import time
 from pathlib import Path
@@ -13,13 +12,18 @@ from harness.errors import MachineError
 from harness.gateway.policy import Policy
 from harness.gateway.server import Gateway
 
+
+@pytest.fixture(params=["socket", "relay"])
+def way(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 HELLO = 'when_exhausted = "repeat"\n[[answers]]\ntext = "hello"\n'
 BODY = {"messages": [{"role": "user", "content": "x"}]}
 
 
 def ask(run, path: str, **headers: str | bytes) -> httpx.Response:
-    transport = httpx.HTTPTransport(uds=str(run.socket))
-    with httpx.Client(transport=transport, base_url="http://gateway") as client:
+    with run.without_key() as client:
         return client.post(path, json=BODY, headers=headers)
 
 
@@ -108,6 +112,7 @@ def test_nothing_is_left_open(open_run, short_dir: Path):
         run.chat()
         run.client.close()
         run.close()
+        run.relay.close()
     time.sleep(0.3)  # the servers' own end
     assert len(list(Path("/proc/self/fd").iterdir())) <= before + 3
 
@@ -131,8 +136,7 @@ def test_a_path_that_is_not_served_is_refused_and_recorded_without_what_was_said
 
 def test_half_a_request_does_not_hold_up_close(open_run):
     run = open_run(HELLO)
-    with socket.socket(socket.AF_UNIX) as client:
-        client.connect(str(run.socket))
+    with run.connect() as client:
         client.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{")
         assert run.chat().status_code == 200
         began = time.monotonic()
