@@ -20,6 +20,7 @@ class Evidence:
     claimed: str | None  # the status in the result file; None without one
     calls: Sequence[CallRecord]  # those that the engine was asked for
     max_calls: int
+    tmp_full: bool = False  # its /tmp was
 
 
 def name_the_ending(seen: Evidence) -> tuple[EndedBy, str | None]:
@@ -31,7 +32,7 @@ def name_the_ending(seen: Evidence) -> tuple[EndedBy, str | None]:
     if (seen.oom_kills and seen.exit_code != 0) or seen.container.out_of_memory:
         return "oom", "the kernel killed a process: the sandbox was out of memory"
     if seen.container.word == "gone":
-        return "sandbox_error", "the sandbox is gone, or Docker does not answer"
+        return "sandbox_error", "the sandbox was ended or removed by somebody else, or Docker does not answer"
     if seen.container.word == "ended":
         # Its first process only sleeps, nobody of ours ended it, and its deadline is far.
         return "crashed", "the agent ended its own sandbox"
@@ -44,6 +45,8 @@ def name_the_ending(seen: Evidence) -> tuple[EndedBy, str | None]:
     if last and last.status == "empty_after_thinking" and (seen.exit_code != 0 or seen.claimed == "error"):
         # There was an answer, and nothing in it to act on. Frameworks take the error for one of the server.
         return "format_failure", last.error
+    if seen.exit_code != 0 and seen.tmp_full:
+        return "disk_full", f"its /tmp was full, and the runner ended with exit code {seen.exit_code}"
     if seen.exit_code != 0:
         return "crashed", f"the runner ended with exit code {seen.exit_code}"
     if seen.claimed == "gave_up":

@@ -64,6 +64,13 @@ FLAGS: dict[str, Flag] = {
         "how the sandbox itself ended its way to the model (--door relay); later requests found nobody"
     ),
     "answers_truncated": Flag("an answer was cut by its longest length or the window, or a prompt did not fit"),
+    # The sandbox.
+    "docker_slow": Flag(
+        "Docker took over a second, and over 2 % of the agent's time, to say that the agent had begun and ended: its "
+        "seconds and energy may be too high by as much",
+        True,
+    ),
+    "tmp_full": Flag("the agent filled the /tmp of its sandbox"),
     # What the agent left.
     "patch_left_out_large_files": Flag(
         "a changed file over 32 MiB, or what is new beyond 64 MiB or 20,000 files together, is not in the patch"

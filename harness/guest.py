@@ -7,6 +7,7 @@ import functools
 import json
 import re
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,8 @@ from harness.images import unrooted
 from harness.images.bundle import Bundle
 from harness.manifests import NOT_THE_AGENT
 from harness.plan import Plan, PlannedRun
-from harness.sandbox.container import Container, Running, SandboxError, tar_of
+from harness.sandbox.command import Running, SandboxError
+from harness.sandbox.container import Container, tar_of
 from harness.sandbox.doors import SOCKET_DIR
 from harness.sandbox.relay import Relay, attach
 from harness.suites.base import TarEntry
@@ -32,6 +34,7 @@ RESULT_NAME = "result.json"
 ENDPOINT = "http://127.0.0.1:11434"
 FORWARDER_START_S = 20.0
 FORWARDER_SAYS_BYTES = 64 << 10  # of which more is not kept
+FORWARDER_LOOK_S = 0.1
 READY = re.compile(rb"^ready \d+(?: unwatched: (.*))?\n", re.MULTILINE)
 
 MESSAGE_CHARACTERS, DETAILS_CHARACTERS = 1_000, 10_000  # what a row of the database keeps; out.tar has all of it
@@ -129,18 +132,17 @@ class Visit:
             if READY.search(output):
                 ready.set()
 
-        def forward() -> None:
-            try:
-                container.exec(argv, sink=hear)
-            finally:
-                ready.set()
-
-        relay = None
+        relay = forwarder = None
         if relay_to is not None:
             relay = Relay(attach(container, [*argv, "relay"]), relay_to, hear, fault, ready.set)
         else:
-            threading.Thread(target=forward, name="forwarder", daemon=True).start()
-        word = READY.search(output) if ready.wait(FORWARDER_START_S) else None
+            forwarder = container.begin(argv, sink=hear)
+        began_s = time.monotonic()
+        while not ready.wait(FORWARDER_LOOK_S) and not (forwarder and forwarder.wait(0)):
+            # What Docker takes to start it is not held against it.
+            if (forwarder.ran_s() if forwarder else time.monotonic() - began_s) > FORWARDER_START_S:
+                break
+        word = READY.search(output)
         if word is None:
             if relay:
                 relay.close()

@@ -19,13 +19,13 @@ from harness.gradable import gradable_here
 from harness.grading.grade import grade
 from harness.images.locate import prepare_all
 from harness.images.prepare import Prepared
-from harness.run import task_limits
-from harness.sandbox.container import wait_for_removals
+from harness.sandbox.removal import wait_for_removals
 from harness.sandbox.runtime import find_runtime
 from harness.spec import read_spec
 from harness.store import records
 from harness.store.artefacts import keep, read
 from harness.suites import choose, load_suite
+from harness.task_limits import task_limits
 
 FAILED = ("grader_error", "not_gradable")
 

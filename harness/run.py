@@ -36,20 +36,19 @@ from harness.output import Output
 from harness.plan import Plan, PlannedRun
 from harness.sandbox import history
 from harness.sandbox.archive import TooMuch
-from harness.sandbox.container import Container, Exit, Limits, running, tar_of
+from harness.sandbox.command import Exit, Running, SandboxError
+from harness.sandbox.container import Container, Limits, running, tar_of
+from harness.sandbox.daemon import DockerFault
 from harness.sandbox.doors import SOCKET_NAME, shared_folder
-from harness.spec import DEFAULT_GUARD_PATIENCE, Spec
+from harness.spec import DEFAULT_GUARD_PATIENCE
 from harness.store.artefacts import Artefact, keep, settle
-from harness.suites import Task
+from harness.task_limits import task_limits
 
 GRACE_S = 5.0  # after a limit: for the agent to end by itself, and again between SIGTERM and SIGKILL
 POLL_S = 0.05
 OUT_BYTES = 64 << 20  # of what the agent leaves in its out folder
 RESULT_BYTES = 1 << 20
-DEFAULT_CPUS = 2.0
-DEFAULT_MEMORY_BYTES = 4 << 30
-DEFAULT_DISK_BYTES = 10 << 30
-HOUSEKEEPING_S = 300.0  # a container lives at most this much longer than its agent may
+SLOW_S, SLOW_SHARE = 1.0, 0.02  # an agent stage whose edges are known no better than by both of these is flagged
 
 
 @dataclass
@@ -104,6 +103,8 @@ def execute(bench: Bench, planned: PlannedRun, run_id: str, on_stage: Callable[[
         finished.ended_by, finished.detail = "cancelled", "the sweep was interrupted"
     except MachineError as error:
         finished.ended_by, finished.detail = "sandbox_error", str(error)
+    except DockerFault as error:  # some are an OSError, and this is no fault of the runs folder
+        finished.ended_by, finished.detail = "sandbox_error", f"Docker failed: {error}"
     finished.ended_at, finished.duration_s = now(), time.monotonic() - began
     windows.clocks = (windows.clocks[0], clocks_apart())
     _measure(bench, planned, finished, windows)
@@ -207,24 +208,29 @@ def _agent_stage(
                 on_stage("agent")
                 watch.start()
                 targets.mark()
-                agent_from = time.monotonic()
                 limit_j = plan.spec.max_energy_j
                 budget = EnergyBudget(bench.meter, limit_j) if bench.meter and limit_j else None
+                runner = visit.begin(container, output.add)
                 try:
-                    stopped = _watch(bench, container, visit, door, watch, targets, budget, output.add, finished)
+                    stopped = _watch(bench, container, visit, runner, door, watch, targets, budget, finished)
                 finally:
-                    ended = time.monotonic()
+                    windows.agent = (runner.asked_s, runner.ended_s or time.monotonic())
                     targets.mark()
-                    windows.agent = (agent_from, ended)
                     windows.opened_s = door.opened_s if door else 0.0
-                    finished.agent_s = ended - agent_from
+                    finished.agent_s = windows.agent[1] - windows.agent[0]
                     finished.usage = watch.stop()
+                if (lag_s := runner.lag_s()) > max(SLOW_S, SLOW_SHARE * finished.agent_s):
+                    finished.flags.append(f"docker_slow: {lag_s:.1f} s to tell that the agent began and ended")
+                if finished.usage.tmp_full:
+                    finished.flags.append("tmp_full")
                 if door:
                     _close(bench, door, planned, finished)
                     if way.ended:
                         finished.flags.append(f"relay_ended: {way.ended}")
                     if model and not bench.cancelled.is_set() and (why := spoilt(bench, model, finished.calls or [])):
                         stopped = ("model_error", why)
+                if finished.usage.no_room:
+                    raise SandboxError(finished.usage.no_room)
                 state = container.state_after(finished.exit)
                 if state.word != "running":
                     finished.exit = None  # what Docker says of a command whose container has died means nothing
@@ -235,6 +241,7 @@ def _agent_stage(
                         exit_code=finished.exit.code if finished.exit else None,
                         container=state,
                         oom_kills=finished.usage.oom_kills,
+                        tmp_full=finished.usage.tmp_full,
                         claimed=finished.claim.status if finished.claim else None,
                         calls=[call for call in finished.calls or [] if call.sent],
                         max_calls=plan.spec.max_calls,
@@ -257,16 +264,14 @@ def _watch(
     bench: Bench,
     container: Container,
     visit: guest.Visit,
+    runner: Running,
     door: Door | None,
     usage: UsageWatch,
     targets: Targets,
     budget: EnergyBudget | None,
-    sink: Callable[[bytes], None],
     finished: Finished,
 ) -> tuple[EndedBy, str] | None:
-    """Start the runner and wait for its end, or for what ends it. Returns why it was ended, or None."""
-    runner = visit.begin(container, sink)
-    deadline = time.monotonic() + bench.plan.spec.time_limit_s
+    """Wait for the runner's end, or for what ends it. Returns why it was ended, or None."""
     reason: tuple[EndedBy, str] | None = None
     while reason is None and not runner.wait(POLL_S):
         targets.look_for(runner)
@@ -277,9 +282,11 @@ def _watch(
         elif usage.usage.disk_full.is_set():
             wrote, limit = (usage.usage.disk_bytes or 0) >> 20, container.limits.disk_bytes >> 20
             reason = ("disk_full", f"the sandbox wrote {wrote} MB, its limit is {limit} MB")
+        elif usage.usage.no_room:
+            reason = ("sandbox_error", usage.usage.no_room)
         elif budget and (used_up := budget.exceeded()):
             reason = ("budget_energy", used_up)
-        elif time.monotonic() > deadline:
+        elif runner.ran_s() > bench.plan.spec.time_limit_s:
             reason = ("timeout", f"the time limit of {bench.plan.spec.time_limit_s:g} s was reached")
     if reason:
         if door:
@@ -382,16 +389,6 @@ def _policy(plan: Plan, planned: PlannedRun) -> Policy:
         call_timeout_s=spec.time_limit_s,
         guard=spec.guard,
         guard_patience=spec.patience or DEFAULT_GUARD_PATIENCE,
-    )
-
-
-def task_limits(task: Task, cores: int, spec: Spec, longest_s: float = 0.0) -> Limits:
-    """The sweep's limits, where it sets them. Else a task that asks for more than the defaults gets it."""
-    return Limits(
-        cpus=spec.cpus or max(min(DEFAULT_CPUS, cores), task.cpus or 0),
-        memory_bytes=(spec.memory_mb << 20) if spec.memory_mb else max(DEFAULT_MEMORY_BYTES, task.memory_bytes or 0),
-        disk_bytes=(spec.disk_mb << 20) if spec.disk_mb else max(DEFAULT_DISK_BYTES, task.storage_bytes or 0),
-        deadline_s=longest_s + HOUSEKEEPING_S,
     )
 
 

@@ -8,7 +8,6 @@ import json
 import secrets
 import shutil
 import sqlite3
-import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -22,8 +21,8 @@ from sqlite_utils import Database
 
 from harness import __version__, experiment, machine, paths
 from harness.analysis.loops.kept import keep_digest
-from harness.analysis.records import differences
 from harness.bench import Bench
+from harness.checks import check_cores, check_meter_at, check_same
 from harness.engine_state import prepare_for_several
 from harness.engines.base import Engine
 from harness.errors import MachineError, UserError
@@ -40,13 +39,13 @@ from harness.plan import Plan, PlannedRun
 from harness.rows import call_energy_row, call_row, run_row
 from harness.run import Finished, execute
 from harness.sandbox import daemon, doors, leftovers
-from harness.sandbox.container import wait_for_removals
+from harness.sandbox.daemon import await_answer
+from harness.sandbox.removal import remove_again, wait_for_removals
 from harness.sandbox.runtime import find_runtime, has_own_kernel
 from harness.store import agreement, records
 from harness.unchanged import check_unchanged, sources
 
 SPOILT_IN_A_ROW = 3  # runs that the machine spoilt, after which going on would only make more
-FREE_BYTES = 2 << 30  # asked for in the runs folder before a sweep starts
 
 
 class Progress(Protocol):
@@ -83,48 +82,6 @@ class Result:
 
 def new_id() -> str:
     return datetime.now(UTC).strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(2)
-
-
-def check_same(stored: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raises UserError that shows what differs between a stored sweep and one that wants to continue it."""
-    found = differences(stored, json.loads(json.dumps(now)))
-    changed = [f"{key}: {before[:60]} -> {after[:60]}" for key, before, after in found]
-    # The list of runs follows from the rest: it is the difference only where nothing else is.
-    changed = [line for line in changed if not line.startswith("runs: ")] or changed
-    if changed:
-        shown = "; ".join(changed[:6]) + (f"; and {len(changed) - 6} more" if len(changed) > 6 else "")
-        raise UserError(
-            f"this is not the sweep that was begun ({shown}): undo the change, or start a new sweep without --resume"
-        )
-
-
-def check_space(runs_dir: Path) -> None:
-    """Raises MachineError when the runs folder can't be written or has no room for a sweep."""
-    try:
-        runs_dir.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=runs_dir).close()  # it never has a name, so none is left
-    except OSError as error:
-        raise MachineError(f"the runs folder {runs_dir} can't be written: {error.strerror}") from error
-    free = shutil.disk_usage(runs_dir).free
-    if free < FREE_BYTES:
-        raise MachineError(
-            f"{runs_dir} has {free >> 20} MB left, a sweep asks for {FREE_BYTES >> 20} MB: "
-            "make room, or choose another folder with --runs-dir"
-        )
-
-
-def check_cores(cores: int, plan: Plan) -> None:
-    """Raises UserError when a sandbox would need more cores than Docker has: no container could start."""
-    if plan.spec.cpus:
-        if plan.spec.cpus > cores:
-            raise UserError(f"--cpus {plan.spec.cpus:g} is more than Docker has here: {cores}")
-        return
-    for task in plan.suite.tasks:
-        if task.cpus and task.cpus > cores:
-            raise UserError(
-                f"{task.suite}/{task.name}: environment.cpus: {task.cpus:g} is more than Docker has here ({cores}): "
-                "give --cpus to run it with fewer"
-            )
 
 
 @paths.lock(IN_USE, shared=True)
@@ -202,24 +159,16 @@ def run_sweep(
             wall_factor=records.wall_factor(db, machine_id),
             sources=sources(plan),
         )  # fmt: skip
-        _run_all(bench, db, progress, result, machine_id, carbon)
-        if result.stored == len(plan.runs):
-            records.end_sweep(db, result.sweep_id)
+        try:
+            _run_all(bench, db, progress, result, machine_id, carbon)
+            if result.stored == len(plan.runs):
+                records.end_sweep(db, result.sweep_id)
+        except sqlite3.OperationalError as error:  # between two runs, or after the one that could not be stored
+            raise MachineError(
+                f"the database can't be written ({error}): the runs that have ended are in it; mend that and continue "
+                f"with `harness sweep --resume {result.sweep_id}`"
+            ) from error
     return result
-
-
-def check_meter_at(plan: Plan) -> None:
-    """Raises UserError for a meter that is said to stand at a remote engine where no engine is remote."""
-    if plan.spec.meter_at == "here":
-        return
-    if plan.spec.meter is None:
-        raise UserError("--meter-at engine: there is no meter; name it with --meter")
-    where = {model.label: model.engine.location() for model in plan.models}
-    if "remote" not in where.values():
-        found = ", ".join(f"{label} is {word}" for label, word in where.items()) or "no model is called"
-        raise UserError(
-            f"--meter-at engine: no engine of this sweep is on another machine ({found}): leave the flag out"
-        )
 
 
 def _external(plan: Plan) -> External | None:
@@ -257,10 +206,13 @@ def _run_all(
             _one_after_another(bench, between, keep, outstanding, attempts)
         else:
             _several_at_a_time(bench, between, keep, outstanding, attempts)
-    except MachineError:
-        if not bench.cancelled.is_set():  # else it is the interruption of what was being done
+    except BaseException as error:
+        with contextlib.suppress(sqlite3.OperationalError):  # what went wrong first is what is said
+            between.end()
+        # What an interruption breaks off is no fault.
+        if not (isinstance(error, MachineError) and bench.cancelled.is_set()):
             raise
-    finally:
+    else:
         between.end()
     result.cancelled = bench.cancelled.is_set()
 
@@ -323,6 +275,7 @@ def _make(bench: Bench, progress: Progress, planned: PlannedRun, attempt: int) -
     last_attempt = attempt + bench.plan.spec.retries
     spoilt: list[tuple[int, Finished]] = []
     while True:
+        _await_docker(bench, progress)
         progress.run_started(planned, attempt)
         try:
             finished = execute(bench, planned, run_id, progress.stage)
@@ -338,6 +291,15 @@ def _make(bench: Bench, progress: Progress, planned: PlannedRun, attempt: int) -
             return Made(spoilt, attempt, finished)
         spoilt.append((attempt, finished))
         attempt += 1
+
+
+def _await_docker(bench: Bench, progress: Progress) -> None:
+    """A week is long enough for Docker to be restarted in it. Raises MachineError that says how to go on later."""
+    try:
+        await_answer(bench.client, bench.cancelled, progress.say)
+    except MachineError as error:
+        raise MachineError(f"{error}; continue with `harness sweep --resume {bench.sweep_id}`") from error
+    remove_again()
 
 
 @dataclass
@@ -356,10 +318,13 @@ class _Keeper:
     def store(self, planned: PlannedRun, made: Made, flags: Sequence[str]) -> bool:
         """Whether to go on."""
         bench, finished = self.bench, made.finished
-        for attempt, spoilt in made.spoilt:
-            records.note_attempt(
-                self.db, bench.sweep_id, planned.position, attempt, spoilt.ended_by, spoilt.detail
-            )  # fmt: skip
+        try:
+            for attempt, spoilt in made.spoilt:
+                records.note_attempt(
+                    self.db, bench.sweep_id, planned.position, attempt, spoilt.ended_by, spoilt.detail
+                )  # fmt: skip
+        except sqlite3.OperationalError as error:
+            raise _not_stored(bench, planned, error) from error
         if finished is None:
             return False
         finished.flags += flags

@@ -18,13 +18,13 @@ from harness.grading.grade import Grade, grade, grade_untouched
 from harness.images.locate import prepare_all
 from harness.images.prepare import IN_USE, Prepared
 from harness.plan import Plan
-from harness.run import task_limits
 from harness.sandbox.container import Limits
 from harness.store import records
 from harness.store.artefacts import read
 from harness.suites import Task
 from harness.suites.swebench import SweBenchTask
 from harness.sweep import Progress, run_sweep
+from harness.task_limits import task_limits
 
 # Of `wrong`, where no part of the solution was graded `unresolved`; the tests without any change are the proof then.
 ONE_HUNK = "one_hunk"  # only the whole solution can be taken off

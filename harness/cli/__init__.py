@@ -100,8 +100,10 @@ def main() -> None:
         # Docker may go away at any moment, and its library has no end of exceptions for that.
         if type(error).__module__.partition(".")[0] in ("docker", "requests", "urllib3"):
             print(f"harness: Docker failed: {error}", file=sys.stderr)
-        elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            print(f"harness: no space is left: {error}", file=sys.stderr)
+        elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            print(f"harness: nothing can be written: {error}", file=sys.stderr)
+        elif type(error).__module__ == "sqlite3" and type(error).__name__ == "OperationalError":
+            print(f"harness: the database can't be read or written: {error}", file=sys.stderr)
         else:
             raise
         sys.exit(1)

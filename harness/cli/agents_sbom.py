@@ -27,8 +27,8 @@ def sbom(
     from harness.images import bundle
     from harness.images.sbom import bill
     from harness.images.upstream import leave_out_unreachable
-    from harness.sandbox.container import wait_for_removals
     from harness.sandbox.daemon import connect
+    from harness.sandbox.removal import wait_for_removals
 
     def say(text: str) -> None:
         typer.echo(text, err=True)

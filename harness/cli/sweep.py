@@ -162,10 +162,11 @@ def _run(
 ) -> tuple[Result, Plan]:
     from rich.console import Console
 
+    from harness.checks import check_space
     from harness.cli.progress import SweepView
     from harness.sandbox.daemon import connect
     from harness.store.db import open_store, writer_lock
-    from harness.sweep import check_space, run_sweep
+    from harness.sweep import run_sweep
 
     plan = _plan(wanted, pull, stored)
     try:

@@ -33,8 +33,8 @@ def build(
 
     from harness.images import locate, rebuilt, recipes
     from harness.sandbox import leftovers
-    from harness.sandbox.container import wait_for_removals
     from harness.sandbox.daemon import connect
+    from harness.sandbox.removal import wait_for_removals
     from harness.suites import choose, load_suite
     from harness.suites.swebench import SweBenchTask
 

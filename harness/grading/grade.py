@@ -7,11 +7,14 @@ from dataclasses import dataclass
 
 import docker
 
+from harness.errors import MachineError
 from harness.grading import harbor, swebench
 from harness.grading.trial import Setting, Tried
 from harness.images.prepare import Prepared
 from harness.outcome import Verdict
-from harness.sandbox.container import Limits, SandboxError
+from harness.sandbox.command import SandboxError
+from harness.sandbox.container import Limits
+from harness.sandbox.daemon import await_answer
 from harness.sandbox.tree import PatchRejected
 from harness.suites import Task
 from harness.suites.swebench import SweBenchTask
@@ -45,6 +48,8 @@ def grade(
 ) -> Grade:
     """The verdict on `patch`, against the tests of `task`. Raises Cancelled.
 
+    When Docker fails in the middle, it is given time to come back and grading begins anew, once.
+
     When the tests of a patched copy come to nothing (they hang, or are killed), the tests of an unpatched copy say
     whose doing it is: if those do come to something, the patch broke them and it is `unresolved`; if not, grading is
     at fault and it is `grader_error`.
@@ -54,6 +59,18 @@ def grade(
 
     setting = Setting(client, prepared, limits, cancelled, sweep, run, runtime)
     try:
+        return _grade(setting, task, patch)
+    except SandboxError:
+        try:
+            await_answer(client, cancelled)
+            return _grade(setting, task, patch)
+        except MachineError as error:
+            return Grade("grader_error", str(error), None, b"")
+
+
+def _grade(setting: Setting, task: Task, patch: bytes) -> Grade:
+    """Raises Cancelled, SandboxError."""
+    try:
         tried = _try_tests(setting, task, patch)
         if tried.passed is None:
             if _try_tests(setting, task, b"").passed is None:
@@ -62,8 +79,6 @@ def grade(
             return Grade("unresolved", f"with this patch the tests {tried.how}", tried.test_s, tried.log, tried.notes)
     except PatchRejected as error:
         return Grade("patch_rejected", str(error), None, b"")
-    except SandboxError as error:
-        return Grade("grader_error", str(error), None, b"")
     return _graded(tried)
 
 

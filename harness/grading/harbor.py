@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from harness.grading.trial import Log, Setting, Tried, left_file, lists_of, place, run_tests
-from harness.sandbox.container import SandboxError, tar_of
+from harness.sandbox.command import SandboxError
+from harness.sandbox.container import tar_of
 from harness.suites.base import TarEntry
 from harness.suites.harbor import HarborTask
 

@@ -19,7 +19,8 @@ from harness.errors import MachineError, UserError, nearest
 from harness.grading import record
 from harness.grading.trial import Log, Setting, Tried, left_file, lists_of, place, run_tests, work_directory
 from harness.sandbox.archive import File, TooMuch
-from harness.sandbox.container import SandboxError, tar_of
+from harness.sandbox.command import SandboxError
+from harness.sandbox.container import tar_of
 from harness.sandbox.tree import Applied, Base, PatchRejected, touched
 from harness.suites.base import TarEntry
 from harness.suites.swebench import END, START, SweBenchTask, patched_files

@@ -17,7 +17,9 @@ import docker
 
 from harness.images.prepare import Prepared
 from harness.sandbox.archive import File, Limited
-from harness.sandbox.container import Container, Exit, Limits, SandboxError, running
+from harness.sandbox.command import Exit, SandboxError
+from harness.sandbox.container import Container, Limits, running
+from harness.sandbox.room import dockers_lack_of_room
 from harness.sandbox.tree import Base
 from harness.suites.base import TarEntry
 
@@ -51,9 +53,10 @@ class Setting:
     def container(self, files: bytes, lasts_s: float, network: str = "none") -> AbstractContextManager[Container]:
         """A fresh container with `files` in it, which ends by itself some time after `lasts_s`.
 
-        Tests may need Docker's default capabilities, which an agent does not get. Raises SandboxError.
+        Tests may need Docker's default capabilities, which an agent does not get, and more of /tmp than fits into
+        memory: a test that fails for want of room there would say nothing of the patch. Raises SandboxError.
         """
-        limits = dataclasses.replace(self.limits, deadline_s=lasts_s + GRACE_S)
+        limits = dataclasses.replace(self.limits, deadline_s=lasts_s + GRACE_S, tmp_bytes=0)
         return running(
             self.client, self.prepared.image, kind="grade", limits=limits, files=files, sweep=self.sweep, run=self.run,
             hardened=False, network=network, runtime=self.runtime,
@@ -120,19 +123,24 @@ def run_tests(
     Raises Cancelled, SandboxError.
     """
     tests = container.begin(argv, workdir=workdir, env=env, sink=sink)
-    deadline = time.monotonic() + timeout_s
     next_look = time.monotonic() + DISK_LOOK_S
-    while not tests.wait(POLL_S):
-        now = time.monotonic()
+    ended = False
+    while not ended:
+        ended = tests.wait(POLL_S)
         if cancelled.is_set():
             raise Cancelled
-        if now > deadline:
+        if not ended and tests.ran_s() > timeout_s:
             return tests.exit(), f"did not end within {timeout_s:g} s"
-        if now > next_look:
-            next_look = now + DISK_LOOK_S
-            if (container.written_bytes() or 0) > container.limits.disk_bytes:
+        if ended or time.monotonic() > next_look:
+            lacking = dockers_lack_of_room(container.client)
+            if (not ended or lacking) and (container.written_bytes() or 0) > container.limits.disk_bytes:
                 return tests.exit(), f"wrote more than {container.limits.disk_bytes >> 20} MB"
+            if lacking:  # what fails now, fails for that
+                raise SandboxError(lacking)
+            next_look = time.monotonic() + DISK_LOOK_S
     exit_ = tests.exit()
+    if exit_.code in (None, 137) and container.state_after(exit_).word == "gone":
+        raise SandboxError("the container of the tests was ended or removed by somebody else, or Docker was away")
     if exit_.code is None:
         return exit_, "killed their container"
     if exit_.code >= 128:

@@ -31,7 +31,8 @@ from harness.images import bases, bundle
 from harness.images.bases import Say
 from harness.images.bundle import Bundle
 from harness.manifests import NOT_THE_AGENT, Agent
-from harness.sandbox.container import Limits, SandboxError, running, tar_of
+from harness.sandbox.command import SandboxError
+from harness.sandbox.container import Limits, running, tar_of
 from harness.suites.harbor import folder_hash
 
 LOOK = Path(__file__).with_name("bundle_contents.py")

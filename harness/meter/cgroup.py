@@ -56,6 +56,11 @@ def anonymous_bytes(group: Cgroup) -> int | None:
     return _field(group.memory, "memory.stat", key)
 
 
+def shared_bytes(group: Cgroup) -> int | None:
+    """What lies in file systems that are memory, a container's /tmp above all."""
+    return _field(group.memory, "memory.stat", "total_shmem" if group.version == 1 else "shmem")
+
+
 def peak_bytes(group: Cgroup) -> int | None:
     """The kernel's own peak, page cache included; None on kernels that do not keep it."""
     return _number(group.memory, "memory.max_usage_in_bytes" if group.version == 1 else "memory.peak")

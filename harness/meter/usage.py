@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -9,12 +10,15 @@ from dataclasses import dataclass, field
 
 from harness.meter import cgroup
 from harness.meter.meter import Meter
-from harness.sandbox.container import Container, Running, SandboxError
+from harness.sandbox.command import Running, SandboxError
+from harness.sandbox.container import Container
+from harness.sandbox.room import dockers_lack_of_room
 
 INTERVAL_S = 0.2
 DISK_INTERVAL_S = 5.0  # Docker walks the layer for it
 LOOKS = 100  # for the processes of a runner and an engine
 LOOK_INTERVAL_S = 0.25
+TMP_SLACK_BYTES = 1 << 20  # a /tmp is full with less than this left
 NOBODY = (0,)  # no process has this number
 
 
@@ -29,6 +33,8 @@ class Usage:
     oom_kills: int | None = None
     disk_bytes: int | None = None
     disk_full: threading.Event = field(default_factory=threading.Event)
+    no_room: str | None = None  # what Docker's disk had too little of, while the sandbox was within its own limit
+    tmp_full: bool = False
 
 
 class UsageWatch:
@@ -60,6 +66,8 @@ class UsageWatch:
         self._threads[0].join()
         self._sample_memory()
         usage = self.usage
+        with contextlib.suppress(SandboxError):
+            self._look_for_room()
         usage.peak_cgroup_bytes = cgroup.peak_bytes(self.group)
         usage.oom_kills = cgroup.oom_kills(self.group)
         now = cgroup.cpu_s(self.group)
@@ -75,6 +83,9 @@ class UsageWatch:
         usage = self.usage
         if not self._own_kernel:
             usage.peak_anon_bytes = _higher(usage.peak_anon_bytes, cgroup.anonymous_bytes(self.group))
+        tmp_bytes = self._container.limits.tmp_bytes
+        if tmp_bytes and (cgroup.shared_bytes(self.group) or 0) >= tmp_bytes - TMP_SLACK_BYTES:
+            usage.tmp_full = True
         if self._engine_bytes is not None:
             usage.engine_peak_bytes = _higher(usage.engine_peak_bytes, self._engine_bytes())
 
@@ -82,14 +93,28 @@ class UsageWatch:
         next_look = time.monotonic() + DISK_INTERVAL_S
         while not self._ended.wait(max(0.0, next_look - time.monotonic())):
             try:
-                written = self._container.written_bytes()
+                self._look_at_disk()
+                self._look_for_room()
             except SandboxError:
                 return  # the run itself finds out what is wrong with the sandbox
-            self.usage.disk_bytes = _higher(self.usage.disk_bytes, written)
-            if written is not None and written > self._container.limits.disk_bytes:
-                self.usage.disk_full.set()
+            if self.usage.disk_full.is_set():
                 return
             next_look = time.monotonic() + DISK_INTERVAL_S
+
+    def _look_at_disk(self) -> None:
+        written = self._container.written_bytes()
+        self.usage.disk_bytes = _higher(self.usage.disk_bytes, written)
+        if written is not None and written > self._container.limits.disk_bytes:
+            self.usage.disk_full.set()
+
+    def _look_for_room(self) -> None:
+        """A full disk is the sandbox's doing where it is over its own limit, and else the machine's fault."""
+        lacking = dockers_lack_of_room(self._container.client)
+        if lacking is not None and not self.usage.disk_full.is_set():
+            self._look_at_disk()
+            if not self.usage.disk_full.is_set():
+                limit = self._container.limits.disk_bytes >> 20
+                self.usage.no_room = f"{lacking}, and the sandbox was promised {limit} MB: make room, or set --disk-mb"
 
 
 class Targets:

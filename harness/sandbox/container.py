@@ -7,24 +7,21 @@ import io
 import os
 import tarfile
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Literal
 
 import docker
 import requests
-from docker.errors import APIError, NotFound
+from docker.errors import APIError, ImageNotFound, NotFound
 
-from harness.errors import MachineError
 from harness.sandbox import seccomp
+from harness.sandbox.command import DRAIN_S, LOOK_S, Exit, Running, SandboxError, docker_asked
 from harness.sandbox.daemon import KIND, OWNER, RUN, SWEEP, DockerFault, owner
-
-
-class SandboxError(MachineError):
-    """Docker or the container failed under us; it is not the agent's doing."""
+from harness.sandbox.removal import remove_in_background
 
 
 @dataclass(frozen=True)
@@ -36,7 +33,7 @@ class Limits:
     disk_bytes: int  # of the writable layer, watched
     deadline_s: float  # the container ends by itself after this, harness or no harness
     pids: int = 1024
-    tmp_bytes: int = 1 << 30  # /tmp is memory, and counts as such
+    tmp_bytes: int = 1 << 30  # /tmp is memory, and counts as such; 0: it is on the disk like the rest
     file_bytes: int = 2 << 30  # the largest file a process may write
     files: int = 2048  # open at once in one process; with `pids` that is less than the whole machine has
 
@@ -47,19 +44,9 @@ PENDING_SIGNALS, MESSAGE_QUEUE_BYTES = 4096, 64 << 10
 
 
 @dataclass(frozen=True)
-class Exit:
-    code: int | None  # None when the container was gone before the process had ended
-    duration_s: float
-
-
-@dataclass(frozen=True)
 class State:
     word: Literal["running", "ended", "gone"]
     out_of_memory: bool  # the kernel killed its first process for that
-
-
-LOOK_S = 1.0  # between questions to Docker whether a command has ended
-DRAIN_S = 0.5  # for the last of its output, once it has
 
 
 @dataclass
@@ -80,7 +67,7 @@ class Container:
         sink: Callable[[bytes], None] = lambda _: None,
     ) -> Running:
         """Start a command, its output (both streams as they come) to `sink`. Raises SandboxError."""
-        with _docker(f"{argv[0]!r} can't be run in the sandbox"):
+        with docker_asked(f"{argv[0]!r} can't be run in the sandbox"):
             made = self.client.api.exec_create(self.id, list(argv), workdir=workdir, environment=dict(env or {}))
         return Running(self, str(made["Id"]), sink)
 
@@ -92,12 +79,26 @@ class Container:
         return running.exit()
 
     def state(self) -> State:
-        """Whether the container runs, has ended, or can't be seen any more (removed, or Docker does not answer)."""
+        """Whether the container runs, has ended of itself or by us, or was taken away: ended or removed by somebody
+        else, or Docker does not answer."""
         try:
             found = self.client.api.inspect_container(self.id)["State"]
+            if found["Running"]:
+                return State("running", bool(found["OOMKilled"]))
+            removed = found["Status"] in ("removing", "dead")
+            if not removed and (self.killed or found["OOMKilled"] or self._ended_of_itself()):
+                return State("ended", bool(found["OOMKilled"]))
         except DockerFault:
-            return State("gone", False)
-        return State("running" if found["Running"] else "ended", bool(found["OOMKilled"]))
+            pass
+        return State("gone", False)
+
+    def _ended_of_itself(self) -> bool:
+        """Whether nobody told Docker to end it, and Docker itself was there when it did: else it has forgotten."""
+        api = self.client.api
+        now_s = datetime.fromisoformat(api.info()["SystemTime"]).timestamp()
+        told = api.events(since=1, until=int(now_s) + 1, filters={"container": self.id}, decode=True)
+        actions = {event["Action"] for event in told}
+        return "die" in actions and not actions & {"kill", "stop", "destroy"}
 
     def state_after(self, exit_: Exit | None) -> State:
         """The state once a command has ended. A container that dies takes its commands along (exit code 137) a moment
@@ -111,11 +112,13 @@ class Container:
             time.sleep(0.05)
 
     def alive(self) -> bool:
-        return self.state().word == "running"
+        with contextlib.suppress(*DockerFault):
+            return bool(self.client.api.inspect_container(self.id)["State"]["Running"])
+        return False
 
     def pid(self) -> int:
         """The number of its first process on the host."""
-        with _docker("the sandbox can't be inspected"):
+        with docker_asked("the sandbox can't be inspected"):
             return int(self.client.api.inspect_container(self.id)["State"]["Pid"])
 
     def kill(self) -> None:
@@ -131,7 +134,7 @@ class Container:
 
     def put(self, archive: bytes, path: str = "/") -> None:
         """Unpack a tar below `path`."""
-        with _docker("files can't be put into the sandbox"):
+        with docker_asked("files can't be put into the sandbox"):
             self.client.api.put_archive(self.id, path, archive)
 
     def stream(self, path: str) -> Iterator[bytes]:
@@ -140,11 +143,13 @@ class Container:
         Raises FileNotFoundError when there is no such path, SandboxError.
         """
         try:
-            with _docker(f"{path} can't be read from the sandbox"):
+            with docker_asked(f"{path} can't be read from the sandbox"):
                 chunks, _ = self.client.api.get_archive(self.id, path, chunk_size=1 << 20)
                 yield from chunks
         except SandboxError as error:
             if isinstance(error.__cause__, NotFound):
+                with docker_asked("the sandbox is gone"):
+                    self.client.api.inspect_container(self.id)
                 raise FileNotFoundError(path) from error
             raise
 
@@ -164,89 +169,21 @@ class Container:
 
     def written_bytes(self) -> int | None:
         """Size of the writable layer now, or None when Docker does not say."""
-        with _docker("the size of the sandbox can't be read"):
+        with docker_asked("the size of the sandbox can't be read"):
             rows = self.client.api.containers(all=True, size=True, filters={"id": self.id})
         size = rows[0].get("SizeRw") if rows else None
         return None if size is None else int(size)
 
 
-class Running:
-    """A command under way in a container, followed by a thread of its own."""
-
-    def __init__(self, container: Container, command: str, sink: Callable[[bytes], None]) -> None:
-        self._container = container
-        self._command = command
-        self._sink = sink
-        self._ended = threading.Event()
-        self._exit: Exit | None = None
-        self._failure: SandboxError | None = None
-        self._began = time.monotonic()
-        self._next_look = self._began + LOOK_S
-        threading.Thread(target=self._follow, name="command", daemon=True).start()
-
-    def wait(self, timeout_s: float) -> bool:
-        """Whether the command has ended, after waiting for that at most about `timeout_s`.
-
-        A process that the command left behind may hold its output open: it has ended all the same.
-        """
-        if self._ended.wait(timeout_s):
-            return True
-        if time.monotonic() < self._next_look:
-            return False
-        self._next_look = time.monotonic() + LOOK_S
-        gone = False
-        with _docker("a command in the sandbox can't be inspected"):
-            try:
-                code = self._container.client.api.exec_inspect(self._command)["ExitCode"]
-            except NotFound:  # Docker forgets the commands of a container that has died
-                if self._container.alive():
-                    raise
-                gone, code = True, None
-        if code is None and not gone:
-            return False
-        if not self._ended.wait(DRAIN_S):
-            self._exit = Exit(code, time.monotonic() - self._began)
-            self._ended.set()
-        return True
-
-    def pid(self) -> int | None:
-        """The number of its process on the host, as soon as Docker tells it."""
-        with contextlib.suppress(*DockerFault):
-            return int(self._container.client.api.exec_inspect(self._command)["Pid"]) or None
-        return None
-
-    def exit(self) -> Exit:
-        """How it ended; for a container that was killed meanwhile an Exit without a code. Raises SandboxError."""
-        if self._failure:
-            raise self._failure
-        return self._exit or Exit(None, time.monotonic() - self._began)
-
-    def _follow(self) -> None:
-        container = self._container
-        try:
-            for chunk in container.client.api.exec_start(self._command, stream=True):
-                if not self._ended.is_set():
-                    self._sink(chunk)
-            code = container.client.api.exec_inspect(self._command)["ExitCode"]
-        except DockerFault as error:
-            if not container.killed and container.alive():
-                self._failure = SandboxError(f"Docker lost a command in the sandbox: {error}")
-                self._failure.__cause__ = error
-            code = None
-        if not self._ended.is_set():
-            if container.killed or (code == 137 and not container.alive()):
-                code = None
-            self._exit = Exit(code, time.monotonic() - self._began)
-            self._ended.set()
-
-
 @contextlib.contextmanager
-def _docker(what: str) -> Iterator[None]:
+def _image_known() -> Iterator[None]:
     try:
         yield
-    except DockerFault as error:
-        text = getattr(error, "explanation", None) or str(error)
-        raise SandboxError(f"{what}: {text}") from error
+    except ImageNotFound as error:
+        raise SandboxError(
+            f"{error.explanation}: it was removed while the sweep went on; `harness sweep --resume` makes it again, or "
+            "says how to get it"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -270,12 +207,13 @@ def running(
     `uid` is whom everything in it runs as. `hardened` drops every capability; grading keeps Docker's default ones,
     since tests may need them. Its first process sleeps until the deadline, so a container whose harness has died ends
     by itself.
-    Raises SandboxError. Removed on every way out, in the background: nobody has to wait for it.
+    Raises SandboxError. Removed on every way out, in the background: nobody has to wait for it. Without `tmp_bytes`
+    /tmp is of the writable layer.
     """
     security = {"security_opt": [f"seccomp={seccomp.profile()}", *(["no-new-privileges"] if hardened else [])]}
     if hardened:
         security["cap_drop"] = ["ALL"]
-    with _docker("the sandbox can't be made"):
+    with docker_asked("the sandbox can't be made"), _image_known():
         made = client.api.create_container(
             image,
             command=["sleep", str(int(limits.deadline_s) + 1)],
@@ -290,7 +228,7 @@ def running(
                 memswap_limit=limits.memory_bytes,
                 nano_cpus=int(limits.cpus * 1e9),
                 pids_limit=limits.pids,
-                tmpfs={"/tmp": f"size={limits.tmp_bytes},mode=1777,exec"},
+                tmpfs={"/tmp": f"size={limits.tmp_bytes},mode=1777,exec"} if limits.tmp_bytes else None,
                 ulimits=[
                     docker.types.Ulimit(name=name, soft=most, hard=most)
                     for name, most in {
@@ -309,35 +247,12 @@ def running(
     container = Container(client, made["Id"], limits)
     try:
         container.put(files)
-        with _docker("the sandbox can't be started"):
+        with docker_asked("the sandbox can't be started"):
             client.api.start(container.id)
         yield container
     finally:
         container.killed = True
-        _remove_in_background(client, container.id)
-
-
-_removals: set[threading.Thread] = set()
-
-
-def _remove_in_background(client: docker.DockerClient, container_id: str) -> None:
-    thread = threading.Thread(target=_remove, args=(client, container_id), name=f"remove {container_id[:12]}")
-    _removals.add(thread)
-    thread.start()
-
-
-def _remove(client: docker.DockerClient, container_id: str) -> None:
-    # What can't be removed now carries its owner's label, and the next command removes it.
-    with contextlib.suppress(*DockerFault):
-        client.api.remove_container(container_id, force=True, v=True)
-    _removals.discard(threading.current_thread())
-
-
-def wait_for_removals(timeout_s: float = 10.0) -> None:
-    """Return when the containers that were left are gone, or after `timeout_s`."""
-    deadline = time.monotonic() + timeout_s
-    for thread in list(_removals):
-        thread.join(max(0.0, deadline - time.monotonic()))
+        remove_in_background(client, container.id)
 
 
 def tar_of(

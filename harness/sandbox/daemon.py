@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,9 @@ RUN = "harness.run"
 OWNER = "harness.owner"  # the process that made it, see `owner()`
 
 SOCKET_URL = "http+docker://localhost"  # as docker-py calls any Unix socket
+
+AWAY_LIMIT_S = 600.0  # for Docker to come back: an update, or a machine that is short of memory
+AWAY_LOOK_S = 1.0
 
 DockerFault = (DockerException, APIError, requests.exceptions.RequestException)
 
@@ -50,6 +56,30 @@ def connect(timeout_s: float = 120.0) -> docker.DockerClient:
             mend = f"is it running? ({text.splitlines()[0][:160]})"
         raise MachineError(f"Docker does not answer at {where}: {mend}") from error
     return client
+
+
+def await_answer(
+    client: docker.DockerClient,
+    cancelled: threading.Event,
+    say: Callable[[str], None] = lambda _: None,
+    limit_s: float = AWAY_LIMIT_S,
+) -> None:
+    """Return when Docker answers, at once if it does, or when the sweep is interrupted.
+
+    Raises MachineError when it has not answered for `limit_s`.
+    """
+    began = time.monotonic()
+    while not cancelled.is_set():
+        try:
+            client.close()  # a Docker that is ending goes on answering on the connections that it has
+            client.ping()
+            return
+        except DockerFault as error:
+            if time.monotonic() - began > limit_s:
+                raise MachineError(f"Docker has not answered for {limit_s:g} s: {error}") from error
+            if time.monotonic() - began < AWAY_LOOK_S:
+                say(f"Docker does not answer: waiting up to {limit_s:g} s for it")
+        cancelled.wait(AWAY_LOOK_S)
 
 
 def elsewhere(client: docker.DockerClient) -> str | None:

@@ -16,7 +16,8 @@ from harness import owned
 from harness.errors import UserError
 from harness.images.bundle import Bundle
 from harness.sandbox import daemon
-from harness.sandbox.container import SandboxError, running, tar_of
+from harness.sandbox.command import SandboxError
+from harness.sandbox.container import running, tar_of
 from harness.sandbox.leftovers import socket_root
 from harness.sandbox.runtime import TRIAL
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
 from harness.errors import MachineError
+from harness.sandbox.room import lack_of_room
 
 ENVIRONMENT = {
     "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
@@ -26,11 +28,12 @@ ENVIRONMENT = {
 }
 # A name that other systems would not take is a name like any other here.
 NAMES = ("-c", "core.quotePath=false", "-c", "core.protectNTFS=false", "-c", "core.protectHFS=false")
+LEAST_TEMPORARY_BYTES = 64 << 10  # with less than this left, a git that failed may have failed for it
 MISSING = "git is not installed: `sudo apt-get install git`"
 
 
 def git(arguments: Sequence[str], *, git_dir: Path, stdin: bytes = b"", env: Mapping[str, str] = {}) -> bytes:
-    """What git prints. Raises CalledProcessError, and MachineError when there is no git."""
+    """What git prints. Raises CalledProcessError, and MachineError when there is no git or no room for its files."""
     try:
         done = subprocess.run(
             ["git", *NAMES, f"--git-dir={git_dir}", *arguments],
@@ -42,6 +45,9 @@ def git(arguments: Sequence[str], *, git_dir: Path, stdin: bytes = b"", env: Map
     except FileNotFoundError as error:
         raise MachineError(MISSING) from error
     if done.returncode != 0:
+        # Git often gives another reason, and a patch must not be refused for this one.
+        if lacking := lack_of_room(Path(tempfile.gettempdir()), LEAST_TEMPORARY_BYTES):
+            raise MachineError(f"{lacking}: make room, or set TMPDIR")
         raise subprocess.CalledProcessError(done.returncode, done.args, done.stdout, done.stderr)
     return done.stdout
 

@@ -7,7 +7,8 @@ import io
 import tarfile
 from pathlib import Path, PurePosixPath
 
-from harness.sandbox.container import Container, SandboxError
+from harness.sandbox.command import SandboxError
+from harness.sandbox.container import Container
 from harness.sandbox.tree import Base, agents_repository
 
 # Every file's name, and the content of all but the objects and the index: packs are named by what is in them.

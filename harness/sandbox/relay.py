@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.sandbox.container import Container, SandboxError
+from harness.sandbox.command import SandboxError
+from harness.sandbox.container import Container
 from harness.sandbox.daemon import DockerFault
 from harness.sandbox.multiplex import CONNECTIONS, LEFT, Channel, End, Malformed, Multiplex, Wire, exchange
 

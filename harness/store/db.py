@@ -10,7 +10,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -156,5 +156,6 @@ def writer_lock(path: Path, owner: str) -> Iterator[None]:
         try:
             yield
         finally:
-            file.seek(0)
-            file.truncate()
+            with suppress(OSError):  # on a disk that has become read-only
+                file.seek(0)
+                file.truncate()

@@ -42,8 +42,8 @@ from harness.manifests import select_agents
 from harness.meter.meter import Meter
 from harness.plan import make_plan
 from harness.run import Finished, execute
-from harness.sandbox.container import wait_for_removals
 from harness.sandbox.daemon import KIND, OWNER, connect, owner
+from harness.sandbox.removal import wait_for_removals
 from harness.spec import Spec
 from harness.store.artefacts import read
 from harness.suites import choose, load_suite

@@ -21,8 +21,9 @@ from places import DOORS, INSIDE, Host, Other, agent, flags, host_addresses, unt
 
 from harness.images.locate import prepare_all
 from harness.images.prepare import Prepared
-from harness.sandbox.container import tar_of, wait_for_removals
+from harness.sandbox.container import tar_of
 from harness.sandbox.daemon import SWEEP, connect
+from harness.sandbox.removal import wait_for_removals
 from harness.suites import choose, load_suite
 
 TASK = "cinema-seats-off-by-one"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from command_line import Harness
+from own_docker import OwnDocker, own_docker
 
 
 @pytest.fixture(scope="session")
@@ -24,3 +26,26 @@ def harness(tmp_path: Path) -> Iterator[Harness]:
     """
     with tempfile.TemporaryDirectory(prefix="hf-") as temporary:
         yield Harness(tmp_path, {"TMPDIR": temporary}, own_session=True)
+
+
+@pytest.fixture(scope="session")
+def daemon() -> Iterator[OwnDocker]:
+    """A Docker daemon of the tests' own, with the base image."""
+    from harness.images.bases import ensure_base
+    from harness.sandbox.daemon import connect
+
+    base = "debian:bookworm-slim"
+    with contextlib.closing(connect()) as client:
+        ensure_base(client, base, print)
+    with own_docker(inodes=40_000) as own:
+        own.take(base)
+        yield own
+
+
+@pytest.fixture
+def own(daemon: OwnDocker, monkeypatch: pytest.MonkeyPatch) -> OwnDocker:
+    """The same, and everything in this test goes to it."""
+    if not daemon.answers():
+        daemon.start()
+    monkeypatch.setenv("DOCKER_HOST", daemon.address)
+    return daemon

@@ -57,12 +57,12 @@ def disk(size_bytes: int, *, inodes: int | None = None, options: str = "loop") -
         try:
             yield mounted
         finally:
-            _unmount(mounted)
+            unmount(mounted)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _unmount(mounted: Path) -> None:
+def unmount(mounted: Path) -> None:
     deadline = time.monotonic() + STOP_S
     while subprocess.run(["umount", str(mounted)], capture_output=True).returncode != 0:
         if time.monotonic() > deadline:

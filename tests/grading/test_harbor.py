@@ -16,8 +16,9 @@ from harness.grading.trial import Cancelled
 from harness.images.dockerfiles import build
 from harness.images.prepare import Prepared, prepare
 from harness.sandbox.archive import Limited
-from harness.sandbox.container import Limits, running, tar_of, wait_for_removals
+from harness.sandbox.container import Limits, running, tar_of
 from harness.sandbox.daemon import connect
+from harness.sandbox.removal import wait_for_removals
 from harness.suites import Task, load_suite
 from harness.suites.harbor import load_task
 

@@ -13,9 +13,10 @@ import pytest
 from harness.grading.grade import Grade, grade
 from harness.images.dockerfiles import build
 from harness.images.prepare import Prepared, prepare
-from harness.sandbox.container import Limits, wait_for_removals
+from harness.sandbox.container import Limits
 from harness.sandbox.daemon import connect
 from harness.sandbox.git import git
+from harness.sandbox.removal import wait_for_removals
 from harness.suites import Task, load_suite
 
 pytestmark = [pytest.mark.docker, pytest.mark.network]

@@ -17,8 +17,9 @@ from harness.grading import hunks
 from harness.grading.grade import Grade, grade, grade_untouched
 from harness.grading.swebench import is_runners, official
 from harness.images.prepare import Prepared
-from harness.sandbox.container import Limits, wait_for_removals
+from harness.sandbox.container import Limits
 from harness.sandbox.daemon import connect
+from harness.sandbox.removal import wait_for_removals
 
 pytestmark = [pytest.mark.docker, pytest.mark.network]
 

@@ -13,8 +13,10 @@ from harness.images import locate
 from harness.images.bases import ensure_base
 from harness.images.prepare import Prepared
 from harness.sandbox import history
-from harness.sandbox.container import Container, Limits, SandboxError, running, wait_for_removals
+from harness.sandbox.command import SandboxError
+from harness.sandbox.container import Container, Limits, running
 from harness.sandbox.daemon import KIND, connect
+from harness.sandbox.removal import wait_for_removals
 from harness.suites.swebench import SweBenchTask
 
 pytestmark = [pytest.mark.docker, pytest.mark.network]

@@ -16,8 +16,8 @@ from cyclonedx.validation.json import JsonStrictValidator
 from harness.images import bundle, sbom
 from harness.manifests import load_agent
 from harness.paths import builtin
-from harness.sandbox.container import wait_for_removals
 from harness.sandbox.daemon import connect
+from harness.sandbox.removal import wait_for_removals
 
 
 def valid(text: str) -> dict[str, Any]:

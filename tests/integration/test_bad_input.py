@@ -305,9 +305,9 @@ def test_a_runs_folder_that_cannot_be_written(run: Type, folder: str) -> None:
 @pytest.mark.docker
 @pytest.mark.usefixtures("servers")
 def test_no_space_is_said_before_anything_starts(run: Type, monkeypatch) -> None:
-    import harness.sweep
+    import harness.checks
 
-    monkeypatch.setattr(harness.sweep, "FREE_BYTES", 1 << 60)
+    monkeypatch.setattr(harness.checks, "FREE_BYTES", 1 << 60)
     said = run(*ORACLE)
     assert said.code == 1
     assert " MB left, a sweep asks for 1099511627776 MB: make room, or choose another folder" in said.sentence()

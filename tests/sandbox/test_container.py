@@ -16,8 +16,10 @@ from harness.images.bases import ensure_base
 from harness.images.prepare import prepare
 from harness.sandbox import leftovers
 from harness.sandbox.archive import Limited
-from harness.sandbox.container import Container, Limits, SandboxError, running, tar_of, wait_for_removals
+from harness.sandbox.command import SandboxError
+from harness.sandbox.container import Container, Limits, running, tar_of
 from harness.sandbox.daemon import KIND, OWNER, connect, owner, owner_lives
+from harness.sandbox.removal import wait_for_removals
 
 pytestmark = [pytest.mark.docker, pytest.mark.network]
 

@@ -15,8 +15,9 @@ from harness.images.dockerfiles import build
 from harness.images.prepare import Prepared, prepare
 from harness.sandbox import archive, tree
 from harness.sandbox.archive import File, TooMuch
-from harness.sandbox.container import Limits, running, tar_of, wait_for_removals
+from harness.sandbox.container import Limits, running, tar_of
 from harness.sandbox.daemon import connect
+from harness.sandbox.removal import wait_for_removals
 from harness.sandbox.tree import Difference
 from harness.suites import load_suite
 
