@@ -13,15 +13,17 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 from command_line import Harness
+from docker.errors import NotFound
 
 from harness import paths
-from harness.sandbox.daemon import connect
+from harness.sandbox.daemon import KIND, connect
 
 pytestmark = [pytest.mark.docker, pytest.mark.network]
 if importlib.util.find_spec("litellm") is None:
@@ -136,6 +138,27 @@ def found_below(folder: Path, since: float = 0.0) -> dict[str, list[str]]:
     return {str(path): marks for path in files if (marks := planted_in(path.read_bytes()))}
 
 
+@contextmanager
+def inspecting(seen: list[Any]) -> Iterator[None]:
+    """What Docker says of every container of a harness's, while it is there."""
+    ended = threading.Event()
+
+    def look() -> None:
+        api = connect().api
+        while not ended.wait(0.2):
+            for container in api.containers(filters={"label": KIND}):
+                with suppress(NotFound):
+                    seen.append(api.inspect_container(container["Id"]))
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        looking.join()
+
+
 @pytest.mark.parametrize("refuses", [None, "401 Incorrect API key provided", "500 broken"])
 def test_nothing_that_a_sweep_writes_has_a_secret(
     harness: Harness, provider: tuple[str, type[Provider]], refuses: str | None
@@ -165,7 +188,9 @@ def test_nothing_that_a_sweep_writes_has_a_secret(
     meter = address.replace("://", "://someone:$METER_PASSWORD@") + "/#watts"
     sweep = ["sweep", "--agents", agent, "--models", "litellm/openai/gpt-4o", "--tasks", "smoke", "--limit", "1",
              "--num-ctx", "4096", "--meter", meter, "--idle", "0", "--retries", "0"]  # fmt: skip
-    run(*sweep, codes=(0, 1))
+    seen: list[Any] = []
+    with inspecting(seen):
+        run(*sweep, codes=(0, 1))
     assert server.keys
     assert set(server.keys) == {f"Bearer {KEY}"}
     [row] = harness.rows("SELECT * FROM runs")
@@ -194,6 +219,6 @@ def test_nothing_that_a_sweep_writes_has_a_secret(
     client = connect()
     made = [image for image in client.images.list(all=True) if image.id not in images]
     described = json.dumps([[image.attrs, image.history()] for image in made], default=str)
-    described += json.dumps([container.attrs for container in client.containers.list(all=True)
-                             if container.labels.get("harness.sweep") == row["sweep_id"]])  # fmt: skip
+    described += json.dumps(seen)
+    assert row["sweep_id"] in described
     assert not planted_in(described.encode())
