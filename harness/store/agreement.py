@@ -19,7 +19,10 @@ KEPT = (".gz", ".part")  # how the names of artefacts end, whole or not
 
 
 def damaged(db: Database, runs_dir: Path, sweep_id: str) -> dict[str, str]:
-    """The runs of which a file is not what was stored, by their ids, each with the first such file and what it is."""
+    """The runs of which a file is not what was stored, by their ids, each with the first such file and what it is.
+
+    Raises UserError for a file that this user may not read.
+    """
     rows = db.query(
         "SELECT artefacts.* FROM artefacts JOIN runs USING (run_id) WHERE sweep_id = ? ORDER BY run_id, name",
         [sweep_id],
@@ -35,7 +38,8 @@ def mend(db: Database, runs_dir: Path, sweep_id: str) -> Iterator[str]:
     """Take out of a sweep that is continued what is not whole: runs of which a file is not what was stored, which are
     then to be made again, and files that belong to no run. Says what was taken out.
 
-    Raises UserError when not one file of the sweep is where it should be: then it is the folder that is wrong.
+    Raises UserError when not one file of the sweep is where it should be: then it is the folder that is wrong; and for a
+    file that this user may not read, of which nobody knows whether it is whole.
     """
     folder = runs_dir / sweep_id
     runs = {run["run_id"]: run for run in records.runs_of(db, sweep_id)}
@@ -67,6 +71,8 @@ def _problem(path: Path, row: dict[str, Any]) -> str | None:
                 return None
     except FileNotFoundError:
         return "is gone"
+    except PermissionError as error:
+        raise UserError(f"{path} can't be read by this user: give it back to who runs the sweep (chown)") from error
     except OSError as error:
         return f"can't be read ({error.strerror})"
     return "is not the file that was stored"
