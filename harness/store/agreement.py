@@ -38,8 +38,8 @@ def mend(db: Database, runs_dir: Path, sweep_id: str) -> Iterator[str]:
     """Take out of a sweep that is continued what is not whole: runs of which a file is not what was stored, which are
     then to be made again, and files that belong to no run. Says what was taken out.
 
-    Raises UserError when not one file of the sweep is where it should be: then it is the folder that is wrong; and for a
-    file that this user may not read, of which nobody knows whether it is whole.
+    Raises UserError when not one file of the sweep is where it should be: then it is the folder that is wrong; and for
+    a file that this user may not read, of which nobody knows whether it is whole.
     """
     folder = runs_dir / sweep_id
     runs = {run["run_id"]: run for run in records.runs_of(db, sweep_id)}
