@@ -41,6 +41,7 @@ soak: setup
 bench: setup
 	.venv/bin/python tests/benchmarks/startup.py
 	.venv/bin/python tests/benchmarks/gateway.py
+	.venv/bin/python tests/benchmarks/doors.py
 	.venv/bin/python tests/benchmarks/run_cost.py
 	.venv/bin/python tests/benchmarks/sampler.py
 	.venv/bin/python tests/benchmarks/loops.py

@@ -64,7 +64,7 @@ class Attached:
         self.socket.close()
 
     def _out(self, number: int, pipe: IO[bytes], lock: threading.Lock) -> None:
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError), pipe:
             while data := pipe.read(32 << 10):
                 with lock:
                     self.dockers.sendall(struct.pack(">BxxxL", number, len(data)) + data)
@@ -114,4 +114,6 @@ def relayed(socket_path: Path, workdir: Path) -> Iterator[Relayed]:
         relay.close()
         process.kill()
         process.wait()
+        with contextlib.suppress(OSError):
+            dockers.shutdown(socket.SHUT_RDWR)  # by which those who wait for it see its end
         dockers.close()

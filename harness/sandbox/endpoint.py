@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import docker
 from docker.tls import TLSConfig
 from docker.utils import kwargs_from_env
 
@@ -20,11 +21,20 @@ DEFAULT_URL = "unix:///var/run/docker.sock"
 REACHABLE = ("unix", "tcp", "http", "https")
 
 
+class Proof(TLSConfig):  # type: ignore[misc]
+    """What an engine and its user prove themselves with, whatever the environment says of the web's certificates:
+    REQUESTS_CA_BUNDLE would stand in for the engine's own."""
+
+    def configure_client(self, client: docker.APIClient) -> None:
+        super().configure_client(client)
+        client.trust_env = False
+
+
 @dataclass(frozen=True)
 class Endpoint:
     url: str
     said_by: str  # for people: what named it
-    tls: TLSConfig | None = None
+    tls: Proof | None = None
 
 
 def find(environment: Mapping[str, str] = os.environ) -> Endpoint:
@@ -39,7 +49,9 @@ def find(environment: Mapping[str, str] = os.environ) -> Endpoint:
     if context in ("", "default"):
         given = kwargs_from_env(dict(environment))
         named = "DOCKER_HOST" if environment.get("DOCKER_HOST") else "nothing but Docker's default"
-        found = Endpoint(given.get("base_url", DEFAULT_URL), named, given.get("tls"))
+        tls = given.get("tls")
+        proof = Proof(client_cert=tls.cert, ca_cert=tls.ca_cert, verify=tls.verify) if tls else None
+        found = Endpoint(given.get("base_url", DEFAULT_URL), named, proof)
     else:
         found = _of_context(_folder(environment), context, said_by)
     way, separator, host = found.url.partition("://")
@@ -100,10 +112,10 @@ def _name(file: Path) -> str | None:
         return None
 
 
-def _tls(folder: Path, unverified: bool) -> TLSConfig | None:
+def _tls(folder: Path, unverified: bool) -> Proof | None:
     """What a context has to prove who speaks, at either end; None where it speaks in the clear."""
     ca, cert, key = (folder / name for name in ("ca.pem", "cert.pem", "key.pem"))
     client = (str(cert), str(key)) if cert.exists() and key.exists() else None
     if not client and not ca.exists() and not unverified:
         return None
-    return TLSConfig(client_cert=client, ca_cert=str(ca) if ca.exists() else None, verify=not unverified)
+    return Proof(client_cert=client, ca_cert=str(ca) if ca.exists() else None, verify=not unverified)

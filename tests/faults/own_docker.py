@@ -27,6 +27,10 @@ import pytest
 
 START_S = 60.0
 STOP_S = 30.0
+APART = (
+    "--mount", "--pid", "--fork", "--kill-child", "--mount-proc",
+    "sh", "-c", 'mount -t tmpfs none /run && exec "$@"', "sh",  # where this machine's containerd listens
+)  # fmt: skip
 NEEDED = ("dockerd", "docker", "mkfs.ext4", "mount", "setpriv", "unshare")
 
 
@@ -79,6 +83,7 @@ class OwnDocker:
     address: str
     root: Path
     options: Sequence[str] = ()
+    apart: bool = False  # with process numbers of its own, as one on another machine has
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -88,7 +93,8 @@ class OwnDocker:
         with (self.folder / "log").open("ab") as log:
             # It dies with the tests, and its containerd with it.
             self.process = subprocess.Popen(
-                ["unshare", "--net", "setpriv", "--pdeathsig", "KILL", "dockerd", "--host", self.address,
+                ["setpriv", "--pdeathsig", "KILL", "unshare", "--net", *(APART if self.apart else ()),
+                 "setpriv", "--pdeathsig", "KILL", "dockerd", "--host", self.address,
                  "--data-root", str(self.root), "--exec-root", str(self.folder / "exec"),
                  "--pidfile", str(self.folder / "docker.pid"),
                  # Where a containerd runs already it is used, in rooms of its own.
@@ -106,7 +112,7 @@ class OwnDocker:
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
         """End it: by SIGTERM its containers with it, by SIGKILL not."""
         assert self.process is not None
-        self.process.send_signal(number)
+        self.process.send_signal(signal.SIGKILL if self.apart else number)  # all that is apart dies with its first
         try:
             self.process.wait(STOP_S)
         except subprocess.TimeoutExpired:
@@ -127,6 +133,24 @@ class OwnDocker:
     def client(self) -> docker.DockerClient:
         return docker.DockerClient(self.address, timeout=60)
 
+    def take_volume(self, name: str) -> None:
+        """Copy a volume, with its labels, from the daemon that the environment names."""
+        source, target = docker.from_env(timeout=60), self.client()
+        target.volumes.create(name, labels=source.volumes.get(name).attrs["Labels"])
+        held = [
+            api.create_container(
+                "debian:bookworm-slim", ["true"],
+                host_config=api.create_host_config(mounts=[docker.types.Mount("/v", name, type="volume")]),
+            )["Id"]
+            for api in (source.api, target.api)
+        ]  # fmt: skip
+        with tempfile.TemporaryFile() as file:
+            file.writelines(source.api.get_archive(held[0], "/v/.")[0])
+            file.seek(0)
+            target.api.put_archive(held[1], "/v", file)
+        for api, container in zip((source.api, target.api), held, strict=True):
+            api.remove_container(container)
+
     def take(self, *images: str) -> None:
         """Copy images from the daemon that the environment names."""
         with subprocess.Popen(["docker", "save", *images], stdout=subprocess.PIPE) as saved:
@@ -139,7 +163,12 @@ class OwnDocker:
 
 @contextlib.contextmanager
 def own_docker(
-    *, size_bytes: int = 4 << 30, inodes: int | None = None, address: str | None = None, options: Sequence[str] = ()
+    *,
+    size_bytes: int = 4 << 30,
+    inodes: int | None = None,
+    address: str | None = None,
+    options: Sequence[str] = (),
+    apart: bool = False,
 ) -> Iterator[OwnDocker]:
     """A running daemon, gone at the end with all it had. `address` defaults to a socket in its folder; it may be
     tcp://127.0.0.1:PORT. `options` are more of dockerd's. Skips the test where there can be none."""
@@ -148,7 +177,7 @@ def own_docker(
     with disk(size_bytes, inodes=inodes) as root:
         folder = Path(tempfile.mkdtemp(prefix="own-docker-"))
         folder.chmod(0o711)
-        daemon = OwnDocker(folder, address or f"unix://{folder}/docker.sock", root, options)
+        daemon = OwnDocker(folder, address or f"unix://{folder}/docker.sock", root, options, apart)
         try:
             daemon.start()
             yield daemon

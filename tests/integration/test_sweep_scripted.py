@@ -29,9 +29,10 @@ SUBMIT = bash("echo COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT")
 MINI = ["--agents", "mini-swe-agent", "--tasks", "smoke", "--limit", "1", "--json"]
 
 
-def test_mini_resolves_a_task_in_text_and_every_figure_is_right(harness) -> None:
+@pytest.mark.parametrize("door", ["socket", "relay"])
+def test_mini_resolves_a_task_in_text_and_every_figure_is_right(harness, door) -> None:
     model = harness.script(bash("ls"), fix(), SUBMIT)
-    done = harness("sweep", *MINI, "--models", model, "--num-predict", "500")
+    done = harness("sweep", *MINI, "--models", model, "--num-predict", "500", "--door", door)
     assert done.code == 0, done.err
     [row] = harness.rows("SELECT * FROM runs")
     assert (row["verdict"], row["ended_by"], row["claimed"]) == ("resolved", "submitted", "submitted"), done.err
