@@ -8,7 +8,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,9 +64,14 @@ class Way:
 
 
 @functools.cache
-def _own_file(name: str) -> bytes:
-    """Read once: the harness may be updated while a sweep of days goes on, and the rest of it is in memory."""
-    return (paths.PACKAGE / "sandbox" / name).read_bytes()
+def forwarders_files() -> Mapping[str, bytes]:
+    """What the forwarder is made of, by name; to lie in one folder of a sandbox.
+
+    Read once: the harness may be updated while a sweep of days goes on, and the rest of it is in memory.
+    """
+    return {
+        name: (paths.PACKAGE / "sandbox" / name).read_bytes() for name in ("forward.py", "multiplex.py", "watch.py")
+    }
 
 
 @dataclass(frozen=True)
@@ -95,8 +100,7 @@ class Visit:
             AGENT: self.planned.agent.folder,
         }
         if self.key is not None:
-            for name in ("forward.py", "multiplex.py", "watch.py"):
-                entries[f"{HOME}/{name}"] = _own_file(name)
+            entries |= {f"{HOME}/{name}": content for name, content in forwarders_files().items()}
         if self.planned.agent.is_oracle:
             entries |= task.solution_files(f"{HOME}/solution")
             entries |= task.solution_files("/solution")  # where Harbor's own solutions expect themselves

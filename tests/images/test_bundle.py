@@ -23,10 +23,10 @@ from docker.errors import NotFound
 from docker.models.containers import Container
 
 from harness.errors import HarnessError, MachineError
+from harness.guest import forwarders_files
 from harness.images import bases, bundle, network
 from harness.manifests import Agent, load_agent
 from harness.paths import builtin
-from harness.sandbox import forward, watch
 from harness.sandbox.daemon import KIND, OWNER, connect
 
 SUITES = ("bullseye", "bookworm", "trixie")
@@ -342,8 +342,7 @@ def run_agent(
         "opt/harness/task.json": json.dumps(task).encode(),
         "opt/harness/instruction.md": b"add() subtracts.",
         "opt/harness/agent/run.py": runner,
-        "opt/harness/forward.py": Path(forward.__file__).read_bytes(),
-        "opt/harness/watch.py": Path(watch.__file__).read_bytes(),
+        **{f"opt/harness/{name}": content for name, content in forwarders_files().items()},
         "opt/harness/out/.keep": b"",
     }
     environment = {"HARNESS_TASK_FILE": "/opt/harness/task.json", "HOME": "/root"}
