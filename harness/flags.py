@@ -60,9 +60,7 @@ FLAGS: dict[str, Flag] = {
     "workdir_unwatched": Flag(
         "the sandbox could not watch the work directory, so what its steps changed is unknown to the search for loops"
     ),
-    "relay_ended": Flag(
-        "how the sandbox itself ended its way to the model (--door relay); later requests found nobody"
-    ),
+    "way_ended": Flag("how the sandbox itself ended its way to the model; later requests found nobody"),
     "answers_truncated": Flag("an answer was cut by its longest length or the window, or a prompt did not fit"),
     # The sandbox.
     "docker_slow": Flag(

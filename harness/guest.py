@@ -52,10 +52,13 @@ class Way:
 
     unwatched: str | None  # why the work directory can't be watched, if so
     relay: Relay | None
+    forwarder: Running | None  # where there is no relay
 
     @property
     def ended(self) -> str | None:
         """Why it is known to be gone by the sandbox's own doing."""
+        if self.forwarder:
+            return "its forwarder was ended" if self.forwarder.wait(0) else None
         return self.relay.ended if self.relay else None
 
     def close(self) -> None:
@@ -152,7 +155,7 @@ class Visit:
                 relay.close()
             said = output.decode(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
             raise SandboxError(f"the way to the gateway can't be opened in the sandbox: {said[0]}")
-        return Way(word[1].decode(errors="replace") if word[1] else None, relay)
+        return Way(word[1].decode(errors="replace") if word[1] else None, relay, forwarder)
 
     def begin(self, container: Container, sink: Callable[[bytes], None]) -> Running:
         """Start the agent, its output to `sink`."""

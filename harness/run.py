@@ -226,7 +226,7 @@ def _agent_stage(
                 if door:
                     _close(bench, door, planned, finished)
                     if way.ended:
-                        finished.flags.append(f"relay_ended: {way.ended}")
+                        finished.flags.append(f"way_ended: {way.ended}")
                     if model and not bench.cancelled.is_set() and (why := spoilt(bench, model, finished.calls or [])):
                         stopped = ("model_error", why)
                 if finished.usage.no_room:

@@ -102,8 +102,8 @@ def main() -> None:
             print(f"harness: Docker failed: {error}", file=sys.stderr)
         elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
             print(f"harness: nothing can be written: {error}", file=sys.stderr)
-        elif type(error).__module__ == "sqlite3" and type(error).__name__ == "OperationalError":
-            print(f"harness: the database can't be read or written: {error}", file=sys.stderr)
+        elif type(error).__module__ == "sqlite3":
+            print(f"harness: the database can't be read or written ({error}): see `harness doctor`", file=sys.stderr)
         else:
             raise
         sys.exit(1)

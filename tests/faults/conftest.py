@@ -12,10 +12,17 @@ import pytest
 from command_line import Harness
 from own_docker import OwnDocker, own_docker
 
+THOROUGH = os.environ.get("HARNESS_FAULTS") == "all"
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("at_length") and not THOROUGH:
+        pytest.skip("made by `make faults`")
+
 
 @pytest.fixture(scope="session")
 def thorough() -> bool:
-    return os.environ.get("HARNESS_FAULTS") == "all"
+    return THOROUGH
 
 
 @pytest.fixture

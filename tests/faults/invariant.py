@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 from command_line import Harness
 
 from harness.outcome import outcome
+from harness.owned import process_start
 from harness.sandbox.daemon import KIND, OWNER, connect
 
 UNMEASURED = ("no_energy", "shared_machine")  # flags of a run without a figure of its energy
@@ -26,6 +28,7 @@ OF_THE_RUNS_FOLDER = {"harness.db", "harness.db-wal", "harness.db-shm", "harness
 OF_A_SWEEP = {"summary.html"}
 SLACK_PERIODS = 4.0  # by so many of an instrument's periods its readings may miss the edges of a window
 LONGEST_GAP_S = 1.0  # between readings of one that is read more often
+ORPHANS_S = 5.0  # for children to see that their parent is gone
 
 
 def broken(harness: Harness) -> list[str]:
@@ -142,9 +145,8 @@ def _energy(run: sqlite3.Row, energy: list[sqlite3.Row], runs_dir: Path, artefac
 
 def left(harness: Harness) -> list[str]:
     """What the harness's processes, all of them dead, have left on this machine. Finished bundles may stay."""
-    temporary = Path(harness.env["TMPDIR"])
-    wrong = [f"temporary: {path.name}" for path in temporary.iterdir()]
-    wrong += [f"process {pid}: {words}" for pid, words in processes(harness)]
+    wrong = [f"process {pid}: {words}" for pid, words in orphans(harness)]
+    wrong += [f"temporary: {path.name}" for path in Path(harness.env["TMPDIR"]).iterdir()]
     with contextlib.closing(connect()) as client:
         containers = client.api.containers(all=True, filters={"label": KIND})
         wrong += [
@@ -158,10 +160,18 @@ def left(harness: Harness) -> list[str]:
     return wrong
 
 
+def orphans(harness: Harness) -> list[tuple[int, str]]:
+    """Its processes that live on although those that were started as commands are dead."""
+    deadline = time.monotonic() + ORPHANS_S
+    while (alive := processes(harness)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return alive
+
+
 def processes(harness: Harness) -> list[tuple[int, str]]:
     """Processes that the harness's own have started and that live, by number, with their command lines."""
     mark = f"TMPDIR={harness.env['TMPDIR']}".encode()
-    sessions = {int(each.partition("/")[0]) for each in harness.started}
+    sessions = dict(each.split("/") for each in harness.started)
     found = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
@@ -169,8 +179,10 @@ def processes(harness: Harness) -> list[tuple[int, str]]:
         with contextlib.suppress(OSError):
             words = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
             marked = mark in (entry / "environ").read_bytes().split(b"\0")
-            # `git` gets an environment of its own. A zombie has no command line.
-            if words and (marked or os.getsid(int(entry.name)) in sessions):
+            session = str(os.getsid(int(entry.name)))
+            # `git` gets an environment of its own. Its session's number may be another's by now.
+            git = words.startswith("git ") and process_start(int(session)) in (None, sessions.get(session, ""))
+            if words and (marked or (git and session in sessions)):  # a zombie has no command line
                 found.append((int(entry.name), words))
     return found
 

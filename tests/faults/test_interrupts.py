@@ -16,10 +16,11 @@ from pathlib import Path
 import pytest
 from command_line import Harness
 from invariant import broken, left, record
-from moments import until, watched
+from moments import agents_at_work, commands, until, watched
 from small_sweep import words
 
-from harness.sandbox.daemon import KIND, OWNER, connect
+from harness.owned import process_start
+from harness.sandbox.daemon import connect
 
 pytestmark = [pytest.mark.docker, pytest.mark.network]
 
@@ -44,12 +45,6 @@ def stored(harness: Harness, table: str) -> int:
     return int(harness.rows(f"SELECT COUNT(*) AS n FROM {table}")[0]["n"])
 
 
-def containers(harness: Harness, kind: str) -> int:
-    client = connect()
-    found = client.api.containers(filters={"label": f"{KIND}={kind}"})
-    return sum(each["Labels"].get(OWNER, "").endswith(f"/{harness.started[-1]}") for each in found)
-
-
 def resting(harness: Harness) -> tuple[list[str], Callable[[], object]]:
     return words(harness, "--rest", "60"), lambda: stored(harness, "runs") == 1
 
@@ -59,20 +54,21 @@ def measuring_idle(harness: Harness) -> tuple[list[str], Callable[[], object]]:
 
 
 def in_the_agent(harness: Harness) -> tuple[list[str], Callable[[], object]]:
-    return words(harness, "--order", "listed", fault="hang"), lambda: list(harness.runs.rglob("calls.jsonl"))
+    return words(harness, "--order", "listed", fault="hang"), lambda: agents_at_work(harness)
 
 
 def in_two_agents(harness: Harness) -> tuple[list[str], Callable[[], object]]:
     command = words(harness, "--slots", "2", "--limit", "2", fault="hang")
-    return command, lambda: len(list(harness.runs.rglob("calls.jsonl"))) == 2
+    return command, lambda: len(agents_at_work(harness)) == 2
 
 
 def grading(harness: Harness) -> tuple[list[str], Callable[[], object]]:
     command = ["sweep", "--agents", "oracle", "--tasks", suite(harness, test="sleep 50")]
-    return command, lambda: containers(harness, "grade")
+    return command, lambda: commands(harness, "grade")
 
 
-MOMENTS = [resting, measuring_idle, in_the_agent, in_two_agents, grading]
+LONG = [pytest.param(each, marks=pytest.mark.at_length) for each in (resting, in_the_agent, in_two_agents, grading)]
+MOMENTS = [measuring_idle, *LONG]
 
 
 def check_ended(harness: Harness, process: subprocess.Popen[str], begun: bool = True) -> None:
@@ -100,6 +96,7 @@ def test_an_interrupt_ends_a_sweep_within_seconds_and_it_cleans_up(harness, mome
     check_ended(harness, process)
 
 
+@pytest.mark.at_length
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_other_requests_to_end_are_heard_as_well(harness, number) -> None:
     command, there = in_the_agent(harness)
@@ -113,7 +110,7 @@ def test_other_requests_to_end_are_heard_as_well(harness, number) -> None:
 @pytest.mark.parametrize("pause_s", [0.0, 0.3])
 def test_a_second_interrupt_ends_it_at_once_and_it_cleans_up_all_the_same(harness, thorough, moment, pause_s) -> None:
     if not thorough and (moment, pause_s) != (in_the_agent, 0.3):
-        pytest.skip("the long version is `make faults`")
+        pytest.skip("made by `make faults`")
     command, there = moment(harness)
     process = harness.popen(*command)
     until(there)
@@ -138,6 +135,7 @@ def test_an_interrupt_while_an_image_is_built_leaves_nothing_of_it(harness) -> N
     until(lambda: not building(), 10)
 
 
+@pytest.mark.at_length
 @pytest.mark.model
 def test_an_interrupt_while_a_model_is_loaded_leaves_no_server(harness) -> None:
     agent = harness.agent("idler", "#!/bin/sh\n", calls_model=True)
@@ -148,6 +146,7 @@ def test_an_interrupt_while_a_model_is_loaded_leaves_no_server(harness) -> None:
     assert left(harness) == []
 
 
+@pytest.mark.at_length
 def test_an_interrupt_while_a_run_is_stored_loses_none(harness) -> None:
     for moment in ('INSERT INTO "runs"', "DELETE FROM histories"):
         done = watched(harness, FAULTS_AT=moment, FAULTS_SIGNAL="SIGINT")(*words(harness))
@@ -169,6 +168,7 @@ def test_a_terminal_that_is_closed_is_a_request_to_end(harness) -> None:
         env={**os.environ, **harness.env},
     )  # fmt: skip
     os.close(theirs)
+    harness.started.append(f"{process.pid}/{process_start(process.pid)}")
     until(there)
     os.close(ours)  # its terminal is gone: the kernel sends SIGHUP, and whoever writes fails
     asked = time.monotonic()
@@ -178,6 +178,7 @@ def test_a_terminal_that_is_closed_is_a_request_to_end(harness) -> None:
     assert record(harness.runs, finished=False) == []
 
 
+@pytest.mark.at_length
 def test_under_nohup_a_sweep_goes_on(harness) -> None:
     process = harness.popen(*words(harness), preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
     until(lambda: stored(harness, "runs") == 1)
