@@ -7,6 +7,7 @@ import functools
 import os
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -77,6 +78,11 @@ def _chromium() -> str | None:
     return None if any(map(shutil.which, names)) else f"no browser is installed: none of {', '.join(names)}"
 
 
+def _faketime() -> str | None:
+    found = list(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
+    return None if found else "libfaketime is missing: install faketime"
+
+
 NEEDS: dict[str, Callable[[], str | None]] = {
     "docker": functools.cache(_docker),
     "model": functools.cache(_model),
@@ -85,6 +91,7 @@ NEEDS: dict[str, Callable[[], str | None]] = {
     "latex": functools.cache(_latex),
     "dataset": functools.cache(_dataset),
     "chromium": functools.cache(_chromium),
+    "faketime": functools.cache(_faketime),
 }
 
 

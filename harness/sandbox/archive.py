@@ -99,8 +99,8 @@ def files(archive: Readable, skip: Container[str] = ()) -> Iterator[Entry]:
                 yield File(path, "120000", os.fsencode(member.linkname))
             elif member.islnk():
                 target = relative(member.linkname)
-                if target is not None:
-                    yield HardLink(path, target)
+                # A file that has another name in `.git` comes under that one, unread: it is left out, and not removed.
+                yield HardLink(path, target) if target is not None else TooLarge(path)
             elif member.size > LARGEST_FILE_BYTES:
                 yield TooLarge(path)
             else:
