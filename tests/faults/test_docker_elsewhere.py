@@ -59,11 +59,11 @@ def test_on_another_machines_docker_a_sweep_reads_nothing_here_by_its_numbers(
     assert done.code == 0, done.err
     settings: Path = tmp_path_factory.mktemp("docker")
     prove(settings)
-    with own_docker(apart=True) as far:
+    with own_docker(apart=True, options=["--add-runtime", f"other={shutil.which('runc')}"]) as far:
         fill(far, harness)
         with tunnel(far.address.removeprefix("unix://"), settings) as port:
             there = Harness(harness.folder, {**harness.env, **choose_context(settings, port)}, harness.started)
-            done = there(*sweep)
+            done = there(*sweep, "--runtime", "other")
             doctor = there("doctor", "--json")
     assert done.code == 0, done.out + done.err
     assert f"door: relay, since Docker is on another machine: it is reached by network (https://127.0.0.1:{port})" in (
@@ -75,6 +75,7 @@ def test_on_another_machines_docker_a_sweep_reads_nothing_here_by_its_numbers(
     )
     assert [row["verdict"] for row in elsewhere.values()] == [here[name]["verdict"] for name in elsewhere]
     assert (here["caller"]["door"], elsewhere["caller"]["door"]) == ("socket", "relay")
+    assert (here["caller"]["runtime"], elsewhere["caller"]["runtime"]) == ("runc", "other")
     assert elsewhere["caller"]["calls"] == 3
     assert here["oracle"]["machine_id"] != elsewhere["oracle"]["machine_id"]
     [facts] = harness.rows("SELECT facts FROM machines WHERE machine_id = ?", elsewhere["oracle"]["machine_id"])
