@@ -25,7 +25,7 @@ from harness.sandbox.daemon import KIND, OWNER, connect
 
 UNMEASURED = ("no_energy", "shared_machine")  # flags of a run without a figure of its energy
 OF_THE_RUNS_FOLDER = {"harness.db", "harness.db-wal", "harness.db-shm", "harness.db.lock", "logs"}
-OF_A_SWEEP = {"summary.html"}
+OF_A_SWEEP = {"summary.html", "report.html"}
 SLACK_PERIODS = 4.0  # by so many of an instrument's periods its readings may miss the edges of a window
 LONGEST_GAP_S = 1.0  # between readings of one that is read more often
 ORPHANS_S = 5.0  # for children to see that their parent is gone
