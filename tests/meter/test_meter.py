@@ -132,6 +132,7 @@ def test_a_sampler_that_is_killed_takes_its_figures_with_it_and_nothing_else(cou
         total = accounts.total("counters", begin, end)
         assert (total.joules, total.kind, total.detail) == (None, "unavailable", accounts.recording.lost)
         # Another one has begun: the next window is measured again.
+        time.sleep(0.5)
         accounts, begin, end = watch(meter, 2.5)
         total = accounts.total("counters", begin, end)
         assert total.joules == pytest.approx(46 * (end - begin), rel=0.02)
