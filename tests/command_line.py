@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sqlite3
@@ -68,7 +69,7 @@ class Harness:
         return Done(process.returncode, out, err)
 
     def rows(self, sql: str, *values: Any) -> list[dict[str, Any]]:
-        with sqlite3.connect(self.runs / "harness.db") as db:
+        with contextlib.closing(sqlite3.connect(self.runs / "harness.db")) as db:
             db.row_factory = sqlite3.Row
             return [dict(row) for row in db.execute(sql, values)]
 

@@ -81,6 +81,8 @@ def test_a_runs_folder_that_can_be_written_no_more_stops_the_sweep_and_loses_not
         pytest.skip("make faults tries each of them")
     # What it prints after the fault meets it in the middle of the agent stage.
     process = on_disk.popen(*words(on_disk, f"sleep 4; {CHATTER}", repeats=3))
+    # What the test itself has written is to last; what the harness writes from here on, lasts by its own doing.
+    subprocess.run(["sync", "--file-system", str(on_disk.folder)], check=True)
     until(lambda: stored(on_disk), WAIT_S)
     with contextlib.closing(connect()) as client:
         at_work(on_disk, "run", client)
