@@ -62,12 +62,12 @@ def await_answer(
     client: docker.DockerClient,
     cancelled: threading.Event,
     say: Callable[[str], None] = lambda _: None,
-    limit_s: float = AWAY_LIMIT_S,
 ) -> None:
     """Return when Docker answers, at once if it does, or when the sweep is interrupted.
 
-    Raises MachineError when it has not answered for `limit_s`.
+    Raises MachineError when it has not answered for AWAY_LIMIT_S.
     """
+    limit_s = AWAY_LIMIT_S
     began = time.monotonic()
     while not cancelled.is_set():
         try:

@@ -15,6 +15,7 @@ from harness.grading.grade import grade
 from harness.grading.trial import Cancelled
 from harness.images.dockerfiles import build
 from harness.images.prepare import Prepared, prepare
+from harness.sandbox import daemon
 from harness.sandbox.archive import Limited
 from harness.sandbox.container import Limits, running, tar_of
 from harness.sandbox.daemon import connect
@@ -112,9 +113,12 @@ def test_a_failure_of_grading_is_told_from_a_failure_of_the_patch(
     wait_for_removals()
 
 
-def test_docker_gone_is_a_grader_error(task, prepared) -> None:
+def test_docker_gone_is_a_grader_error(task, prepared, monkeypatch) -> None:
+    monkeypatch.setattr(daemon, "AWAY_LIMIT_S", 1.0)
     nowhere = docker.DockerClient(base_url="unix:///nonexistent.sock", version="1.41")
-    assert grade(nowhere, task, prepared, ADDS_A_FILE, LIMITS, NEVER).verdict == "grader_error"
+    graded = grade(nowhere, task, prepared, ADDS_A_FILE, LIMITS, NEVER)
+    assert graded.verdict == "grader_error"
+    assert "Docker has not answered for 1 s" in (graded.detail or "")
 
 
 def test_a_file_that_became_a_folder_and_a_folder_that_became_a_link_are_graded_as_they_were(
