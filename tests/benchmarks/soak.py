@@ -2,8 +2,9 @@
 
 A sweep of a thousand runs of an agent that asks the scripted engine three times, in its own container, with grading;
 another with two runs at a time. Once a second the resident memory, open files and threads of the harness and of its
-sampler are read. Medians over fifty runs are compared: those after run 100 against the last ones; more than 5 %
-(or, of what is counted, one piece) is growth. In the end nothing may be left: no container, process, or temporary file.
+sampler are read. Fifty runs are compared with fifty: those after run 100 against the last ones, by the median of memory
+and the lowest number of files and threads, which come and go with what happens to be under way. More than 5 % (or, of
+what is counted, one piece) is growth. In the end nothing may be left: no container, process, or temporary file.
 
     python tests/benchmarks/soak.py [--runs 1000] [--slots 1,2]
 """
@@ -143,10 +144,13 @@ def soak(runs: int, slots: int) -> bool:
     early = [each for each in seen if FIRST <= each.runs < FIRST + WINDOW]
     late = [each for each in seen if each.runs >= runs - WINDOW]
     fine = process.returncode == 0 and sum(n for _, _, n in ends) == runs and not remains
-    for field, unit, scale in (
-        ("memory_bytes", "MB", 1e6), ("sampler_bytes", "MB", 1e6), ("files", "", 1), ("threads", "", 1)
-    ):  # fmt: skip
-        before, after = (statistics.median(getattr(each, field) for each in part) / scale for part in (early, late))
+    for field, unit, scale, of in (
+        ("memory_bytes", "MB", 1e6, statistics.median),
+        ("sampler_bytes", "MB", 1e6, statistics.median),
+        ("files", "", 1, min),
+        ("threads", "", 1, min),
+    ):
+        before, after = (of([getattr(each, field) for each in part]) / scale for part in (early, late))
         growth = after / before - 1
         grew = growth > LARGEST_GROWTH and (scale > 1 or after - before > 1)
         fine = fine and not grew
@@ -155,6 +159,8 @@ def soak(runs: int, slots: int) -> bool:
             f"  {field.replace('_bytes', ''):8} {before:7.1f} {unit} after run {FIRST}, {after:7.1f} {unit} at the end"
             f" ({growth:+.1%}), most {most:.1f}{', GREW' if grew else ''}"
         )
+    hundreds = [[each.memory_bytes for each in seen if each.runs // 100 == number] for number in range(runs // 100)]
+    print("  memory by the hundred: " + ", ".join(f"{statistics.median(part) / 1e6:.0f}" for part in hundreds if part))
     print(f"  left behind: {', '.join(remains) or 'nothing'}")
     return fine
 
