@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import docker
 from sqlite_utils import Database
 
-from harness import __version__, experiment, machine, memory, paths
+from harness import __version__, experiment, machine, paths
 from harness.analysis.loops.kept import keep_digest
 from harness.bench import Bench
 from harness.checks import check_cores, check_meter_at, check_same
@@ -347,7 +347,6 @@ class _Keeper:
         with contextlib.suppress(sqlite3.OperationalError):  # the run is stored; whoever asks for its loops finds them
             keep_digest(self.db, bench.runs_dir, run_id)
         self.result.count(row)
-        memory.give_back()
         self.progress.run_ended(planned, row)
         self.stored += 1
         self.spoilt_in_a_row = 0 if ENDINGS[row["ended_by"]].counts else self.spoilt_in_a_row + 1
