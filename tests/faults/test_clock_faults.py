@@ -42,6 +42,7 @@ def test_a_clock_that_is_set_forth_and_back_changes_no_duration(harness: Harness
     assert process.returncode == 0, out + err
     rows = harness.rows("SELECT * FROM runs ORDER BY rowid")
     assert [row["position"] for row in rows] == [0, 1, 2]
+    assert harness.rows("SELECT * FROM attempts") == []
     for row, jump in zip(rows, (0, 7200, -14400), strict=True):
         assert (row["ended_by"], row["verdict"], row["attempt"]) == ("submitted", "resolved", 1)
         assert 4 <= row["agent_s"] < 4 + WAIT_S
