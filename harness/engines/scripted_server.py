@@ -17,6 +17,7 @@ import json
 import socket
 import struct
 import time
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,9 @@ from harness.engines.scripted_voice import PATHS, Voice, deltas, error_body, joi
 from harness.errors import UserError
 
 _MAX_BODY = 64 * 2**20
+
+
+LOGGED = 200  # requests, of which the last are kept
 
 
 @dataclass
@@ -64,7 +68,8 @@ class PlayServer:
     def __init__(self) -> None:
         self.address = ""
         self._plays: dict[str, _Loaded] = {}
-        self._log: list[_Logged] = []
+        # With several runs at a time it is never emptied, and a sweep may ask for days.
+        self._log: deque[_Logged] = deque(maxlen=LOGGED)
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
 
