@@ -21,6 +21,7 @@ from docker.models.images import Image
 from harness import paths
 from harness.errors import MachineError, UserError
 from harness.images.bases import Say
+from harness.images.derived import derive
 from harness.sandbox.daemon import KIND, OWNER, DockerFault, owner
 from harness.sandbox.tree import Base, agents_repository, create_base
 
@@ -128,34 +129,19 @@ def _derive(
     variables: Mapping[str, str],
 ) -> Image:
     base = _read_base(client, image, where, git_dir, name, everything)
+    folder = PurePosixPath(where)
     # Its own git directory goes in a layer of its own: what is removed there is out of an agent's reach.
-    container = client.containers.create(
+    return derive(
+        client,
         image,
         ["sh", "-c", 'rm -rf "$1/.git"', "sh", where],
-        labels={KIND: "build", OWNER: owner()},
-        network_mode="none",
-        user="root",
-        entrypoint="",
+        tag,
+        limit_s=120,
+        failed=lambda status: f"the image of {name} has no working /bin/sh: it needs one (exit code {status})",
+        add=lambda container: container.put_archive(str(folder.parent), agents_repository(base, folder.name)),
+        config={"WorkingDir": where, "Env": [f"{variable}={value}" for variable, value in variables.items()]},
+        labels={BASE_LABEL: image},
     )
-    try:
-        container.start()
-        status = container.wait(timeout=120)["StatusCode"]
-        if status != 0:
-            raise UserError(f"the image of {name} has no working /bin/sh: it needs one (exit code {status})")
-        folder = PurePosixPath(where)
-        container.put_archive(str(folder.parent), agents_repository(base, folder.name))
-        repository, _, version = tag.partition(":")
-        config = client.api.inspect_image(image)["Config"]
-        return container.commit(
-            repository,
-            version,
-            conf={"Cmd": config.get("Cmd"), "Entrypoint": config.get("Entrypoint"), "WorkingDir": where,
-                  "Env": [f"{name}={value}" for name, value in variables.items()],
-                  # The container's labels pass on to the image, and from there to a container that anyone starts.
-                  "Labels": {KIND: "", OWNER: "", BASE_LABEL: image}},
-        )  # fmt: skip
-    finally:
-        container.remove(force=True, v=True)
 
 
 def _read_base(client: docker.DockerClient, image: str, where: str, git_dir: Path, name: str, everything: bool) -> Base:

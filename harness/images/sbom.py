@@ -30,10 +30,10 @@ from harness import __version__
 from harness.images import bases, bundle
 from harness.images.bases import Say
 from harness.images.bundle import Bundle
-from harness.manifests import NOT_THE_AGENT, Agent
+from harness.manifests import Agent
+from harness.plan import agent_hash
 from harness.sandbox.command import SandboxError
 from harness.sandbox.container import Limits, running, tar_of
-from harness.suites.harbor import folder_hash
 
 LOOK = Path(__file__).with_name("bundle_contents.py")
 LIMITS = Limits(cpus=1.0, memory_bytes=1 << 30, disk_bytes=1 << 30, deadline_s=300.0)
@@ -93,9 +93,7 @@ def _agent(agent: Agent, made: Bundle | None) -> Component:
         external_references=_references(ExternalReferenceType.WEBSITE, upstream)
         if upstream and upstream.startswith("http")
         else [],
-        properties=_properties(
-            {"agent-folder": folder_hash(agent.folder, NOT_THE_AGENT), "bundle": made.key if made else None}
-        ),
+        properties=_properties({"agent-folder": agent_hash(agent), "bundle": made.key if made else None}),
     )
 
 

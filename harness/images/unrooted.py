@@ -14,10 +14,11 @@ import docker
 from docker.errors import ImageNotFound
 
 from harness import paths
-from harness.errors import MachineError, UserError
+from harness.errors import MachineError
 from harness.images.bases import Say
+from harness.images.derived import derive
 from harness.images.prepare import READY, Prepared
-from harness.sandbox.daemon import KIND, OWNER, DockerFault, owner
+from harness.sandbox.daemon import DockerFault
 
 UID = 10_001  # nobody's on a usual host: where user namespaces are not remapped it is the same number there
 HOME = "/home/agent"
@@ -42,38 +43,19 @@ def unrooted(client: docker.DockerClient, prepared: Prepared, name: str, say: Sa
                 image = client.images.get(tag).id
             except ImageNotFound:
                 say(f"{name}: giving its work directory to a user who is not root")
-                image = _derive(client, prepared, name, tag)
+                image = derive(
+                    client,
+                    prepared.image,
+                    ["sh", "-c", OWN, "sh", prepared.workdir, str(UID), HOME],
+                    tag,
+                    limit_s=LIMIT_S,
+                    failed=lambda status: (
+                        f"the image of {name} has no working sh, mkdir and chown (exit code {status}): "
+                        "use --sandbox-user root for it"
+                    ),
+                ).id
     except DockerFault as error:
         raise MachineError(
             f"the image of {name} can't be prepared: {getattr(error, 'explanation', None) or error}"
         ) from error
     return dataclasses.replace(prepared, sandbox_image=str(image))
-
-
-def _derive(client: docker.DockerClient, prepared: Prepared, name: str, tag: str) -> str:
-    container = client.containers.create(
-        prepared.image,
-        ["sh", "-c", OWN, "sh", prepared.workdir, str(UID), HOME],
-        labels={KIND: "build", OWNER: owner()},
-        network_mode="none",
-        user="root",
-        entrypoint="",
-    )
-    try:
-        container.start()
-        status = container.wait(timeout=LIMIT_S)["StatusCode"]
-        if status != 0:
-            raise UserError(
-                f"the image of {name} has no working sh, mkdir and chown (exit code {status}): "
-                "use --sandbox-user root for it"
-            )
-        config = client.api.inspect_image(prepared.image)["Config"]
-        repository, _, version = tag.partition(":")
-        made = container.commit(
-            repository,
-            version,
-            conf={"Cmd": config.get("Cmd"), "Entrypoint": config.get("Entrypoint"), "Labels": {KIND: "", OWNER: ""}},
-        )
-        return str(made.id)
-    finally:
-        container.remove(force=True, v=True)

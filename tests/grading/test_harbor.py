@@ -13,14 +13,11 @@ import pytest
 
 from harness.grading.grade import grade
 from harness.grading.trial import Cancelled
-from harness.images.dockerfiles import build
-from harness.images.prepare import Prepared, prepare
 from harness.sandbox import daemon
 from harness.sandbox.archive import Limited
 from harness.sandbox.container import Limits, running, tar_of
-from harness.sandbox.daemon import connect
 from harness.sandbox.removal import wait_for_removals
-from harness.suites import Task, load_suite
+from harness.suites import Task
 from harness.suites.harbor import load_task
 
 pytestmark = [pytest.mark.docker, pytest.mark.network]
@@ -34,23 +31,6 @@ new file mode 100644
 @@ -0,0 +1 @@
 +x = 1
 """
-
-
-@pytest.fixture(scope="module")
-def client() -> docker.DockerClient:
-    return connect()
-
-
-@pytest.fixture(scope="module")
-def task() -> Task:
-    return load_suite("smoke").tasks[0]
-
-
-@pytest.fixture(scope="module")
-def prepared(client: docker.DockerClient, task: Task, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    log = tmp_path_factory.mktemp("log") / "build.log"
-    name = f"smoke/{task.name}"
-    return prepare(client, build(client, task.environment, name, log, print), name)
 
 
 def with_tests(task: Task, folder: Path, script: str) -> Task:

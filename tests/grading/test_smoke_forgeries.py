@@ -11,35 +11,17 @@ import docker
 import pytest
 
 from harness.grading.grade import Grade, grade
-from harness.images.dockerfiles import build
-from harness.images.prepare import Prepared, prepare
+from harness.images.prepare import Prepared
 from harness.sandbox.container import Limits
-from harness.sandbox.daemon import connect
 from harness.sandbox.git import git
 from harness.sandbox.removal import wait_for_removals
-from harness.suites import Task, load_suite
+from harness.suites import Task
 
 pytestmark = [pytest.mark.docker, pytest.mark.network]
 
 LIMITS = Limits(cpus=2, memory_bytes=1 << 30, disk_bytes=1 << 30, deadline_s=120)
 
 Attempt = Callable[[dict[str, str]], Grade]
-
-
-@pytest.fixture(scope="module")
-def client() -> docker.DockerClient:
-    return connect()
-
-
-@pytest.fixture(scope="module")
-def task() -> Task:
-    return load_suite("smoke").tasks[0]
-
-
-@pytest.fixture(scope="module")
-def prepared(client: docker.DockerClient, task: Task, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    log = tmp_path_factory.mktemp("log") / "build.log"
-    return prepare(client, build(client, task.environment, f"smoke/{task.name}", log, print), task.name)
 
 
 @pytest.fixture

@@ -52,17 +52,22 @@ def connect(way: Relayed, gateway: socket.socket) -> tuple[socket.socket, socket
     return client, served
 
 
+def filled(sender: socket.socket) -> int:
+    """Bytes that can be sent to somebody who does not read; 64 MB is without end."""
+    sender.settimeout(0.5)
+    sent = 0
+    with suppress(TimeoutError):
+        while sent < 64 << 20:
+            sent += sender.send(bytes(1 << 20))
+    return sent
+
+
 def test_a_client_that_does_not_read_holds_up_no_other_and_fills_no_memory(
     way: Relayed, gateway: socket.socket
 ) -> None:
     lazy, its = connect(way, gateway)
     with closing(lazy), closing(its):
-        its.settimeout(0.5)
-        sent = 0
-        with suppress(TimeoutError):
-            while sent < 64 << 20:
-                sent += its.send(bytes(1 << 20))
-        assert sent < 16 << 20  # windows and the kernel's buffers, and no more
+        assert filled(its) < 16 << 20  # windows and the kernel's buffers, and no more
         other, served = connect(way, gateway)
         with closing(other), closing(served):
             began = time.monotonic()
@@ -77,12 +82,7 @@ def test_a_client_that_does_not_read_holds_up_no_other_and_fills_no_memory(
 def test_a_gateway_that_does_not_read_holds_up_its_client_alone(way: Relayed, gateway: socket.socket) -> None:
     client, its = connect(way, gateway)
     with closing(client), closing(its):
-        client.settimeout(0.5)
-        sent = 0
-        with suppress(TimeoutError):
-            while sent < 64 << 20:
-                sent += client.send(bytes(1 << 20))
-        assert sent < 16 << 20
+        assert filled(client) < 16 << 20
         other, served = connect(way, gateway)
         with closing(other), closing(served):
             other.sendall(b"ask")
