@@ -296,7 +296,11 @@ def _database(place: Place) -> str:
             runs = store.table("runs").count
             files = store.table("artefacts").count
             for (sweep_id,) in store.execute("SELECT sweep_id FROM sweeps").fetchall():
-                if wrong := damaged(store, place.runs_dir, sweep_id):
+                try:
+                    wrong = damaged(store, place.runs_dir, sweep_id)
+                except UserError as error:
+                    raise Trouble(str(error), f"sudo chown -R $(id -u) {place.runs_dir}") from error
+                if wrong:
                     raise Trouble(
                         f"files of {len(wrong):,} runs of sweep {sweep_id} are not what was stored in "
                         f"{place.runs_dir}, first: {next(iter(wrong.values()))}",
