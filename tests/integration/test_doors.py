@@ -74,7 +74,7 @@ def test_an_agent_meets_the_same_through_both_doors(harness, door: str) -> None:
     assert calls[3]["request_bytes"] > 15_000_000
     # Without its forwarder the agent has lost its model: its own doing.
     assert (row["ended_by"], row["ended_detail"]) == ("crashed", "the runner ended with exit code 1")
-    ended = "relay_ended: the forwarder in the sandbox was ended"
+    ended = "way_ended: the forwarder in the sandbox was ended"
     assert (ended in json.loads(row["flags"])) == (door == "relay")
     assert not harness.containers()
 
