@@ -31,7 +31,7 @@ from harness.sandbox import leftovers
 from harness.sandbox.daemon import elsewhere, root_folder
 from harness.spec import DEFAULT_NUM_CTX
 from harness.store.agreement import damaged
-from harness.store.db import read_store
+from harness.store.db import damage, read_store
 
 SPACE_BYTES = {"smoke": 3 << 30, "swe-bench-verified-mini": 10 << 30}
 """By suite, what images, bundles and artefacts come to in Docker's folder; what users told of others: 130 GB."""
@@ -288,9 +288,8 @@ def _database(place: Place) -> str:
         return f"none yet at {path}: the first sweep makes it"
     try:
         with contextlib.closing(read_store(path)) as store:
-            [(state,)] = store.execute("PRAGMA quick_check(1)").fetchall()
-            if state != "ok":
-                raise Trouble(f"{path} is damaged: {state}", rescue)
+            if wrong_pages := damage(store):
+                raise Trouble(f"{path} is damaged: {wrong_pages}", rescue)
             if broken := store.execute("PRAGMA foreign_key_check").fetchone():
                 raise Trouble(f"{path}: a row of {broken[0]} belongs to none of {broken[2]}", rescue)
             runs = store.table("runs").count

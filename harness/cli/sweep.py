@@ -17,7 +17,7 @@ import typer
 
 from harness.cli import interrupts
 from harness.cli.options import Data, Db, Json, RunsDir, places, print_json, print_table, words
-from harness.errors import UserError
+from harness.errors import MachineError, UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -147,10 +147,12 @@ def _stored(
 ) -> tuple[dict[str, Any], Spec]:
     """The sweep to continue, and the spec to continue it with."""
     from harness.spec import absolute, read_spec
-    from harness.store.db import read_store
+    from harness.store.db import damage, read_store
     from harness.store.records import find_sweep
 
     with contextlib.closing(read_store(database)) as db:
+        if wrong_pages := damage(db):  # nothing may be added to what can't be trusted
+            raise MachineError(f"{database} is damaged ({wrong_pages}): `harness doctor` says how to rescue it")
         stored = find_sweep(db, sweep_id)
     # Without a spec file the stored spec is the file; what is given besides must come to the same sweep.
     return stored, absolute(read_spec(file, flags, json.loads(stored["spec"])))
@@ -178,9 +180,7 @@ def _run(
         cancelled = threading.Event()
         owner = f"sweep {stored['sweep_id']}" if stored else "another sweep"
         with writer_lock(database, owner), contextlib.closing(open_store(database)) as db:
-            already = 0
-            if stored:
-                already = db.table("runs").count_where("sweep_id = ?", [stored["sweep_id"]])
+            already = db.table("runs").count_where("sweep_id = ?", [stored["sweep_id"]]) if stored else 0
             if stored and already == len(plan.runs):
                 console.print(f"nothing is outstanding in sweep {stored['sweep_id']}")
             with SweepView(plan, console, already) as view, _interrupts(cancelled, view, console):

@@ -24,7 +24,7 @@ from harness.exchange.manifest import BESIDE, DATABASE, Manifest, of_sweep
 from harness.exchange.pack import checksum
 from harness.exchange.unpack import Bundle, opened
 from harness.store.belonging import recorded
-from harness.store.db import open_store, writer_lock
+from harness.store.db import damage, open_store, writer_lock
 from harness.store.migrations import MIGRATIONS
 
 
@@ -92,9 +92,8 @@ def _check(copy: Path, bundle: Bundle) -> None:
             acting = db.execute("SELECT name FROM sqlite_master WHERE type = 'trigger' OR sql LIKE 'CREATE VIRTUAL%'")
             if found := acting.fetchall():
                 raise UserError(f"{source}: its database holds {found[0][0]!r}, which no harness makes")
-            [(state,)] = db.execute("PRAGMA quick_check(1)").fetchall()
-            if state != "ok":
-                raise UserError(f"{source}: its database is damaged: {state}")
+            if wrong_pages := damage(db):
+                raise UserError(f"{source}: its database is damaged: {wrong_pages}")
             applied = {name for (name,) in db.execute("SELECT name FROM migrations")}
             if newer := sorted(applied - {step.__name__ for step in MIGRATIONS}):
                 raise UserError(

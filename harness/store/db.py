@@ -88,6 +88,12 @@ def look_into(path: Path) -> Database:
     return db
 
 
+def damage(db: Database | sqlite3.Connection) -> str | None:
+    """What is wrong with a database's pages, if anything. Every one of them is read."""
+    [(state,)] = db.execute("PRAGMA quick_check(1)").fetchall()
+    return None if state == "ok" else " ".join(str(state).removeprefix("*** in database main ***").split())
+
+
 def _can_be_written(path: Path) -> bool:
     return path.is_file() and os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
 

@@ -3,6 +3,7 @@ are cut, empty or gone. Every command works or says in one sentence what is wron
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import shutil
@@ -107,6 +108,23 @@ def test_files_that_are_not_what_was_stored_are_said_and_made_again(copy, thorou
     assert (refused.code, "--runs-dir" in refused.err) == (2, True)
 
 
+def test_a_damaged_database_is_not_continued(copy) -> None:
+    database = copy.runs / "harness.db"
+    with contextlib.closing(open_store(database)) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        roots = [root for (root,) in db.execute("SELECT rootpage FROM sqlite_master WHERE rootpage > 0").fetchall()]
+    content = bytearray(database.read_bytes())
+    garbage = random.Random(8)
+    for page in roots[-3:]:
+        content[(page - 1) * 4096 : page * 4096] = garbage.randbytes(4096)
+    database.write_bytes(content)
+    done = resume(copy)
+    assert done.code == 1
+    assert "is damaged (" in done.err
+    assert "harness doctor" in done.err
+    assert database.read_bytes() == content
+
+
 @pytest.mark.at_length
 @pytest.mark.timeout(3600)
 def test_a_damaged_database_is_said(copy) -> None:
@@ -120,6 +138,7 @@ def test_a_damaged_database_is_said(copy) -> None:
         done = copy("runs", "list")
         check_said(done)
         assert done.code == 0 or done.err.startswith("harness: ")
+        assert resume(copy).code in (1, 2)
         found = {each["check"]: each for each in copy("doctor", "--json").json()}["database"]
         assert found["state"] == "look"
 
