@@ -16,11 +16,12 @@ from typing import Any, Literal, Protocol, cast
 from harness.analysis.steps.journal import NO_STEPS
 from harness.engines.base import ChatRequest, Delta, Engine, EngineError, Finish, ModelInfo
 from harness.gateway import limits
+from harness.gateway.failures import aborted, engine_failed, no_answer, run_over
 from harness.gateway.guard import Guard
 from harness.gateway.ledger import CallRecord, CallStatus, Journal, Spoken
 from harness.gateway.limits import Limits, Stop
 from harness.gateway.policy import Policy, derive_seed
-from harness.gateway.wire import Answer, Ask, Dialect, Failure, Refusal, Reply, short
+from harness.gateway.wire import Answer, Ask, Dialect, Failure, Refusal, Reply
 
 log = logging.getLogger(__name__)
 
@@ -159,7 +160,7 @@ class Calls:
         """Record the calls that are still open, for an engine that does not let go of one."""
         for call in self._open:
             if call.seed is not None:
-                self._record(call, _aborted("run"), begun=True)
+                self._record(call, aborted("run"), begun=True)
                 self._write(call)
 
     async def _try_until_it_counts(self, call: Call, reply: Reply, out: Out) -> Failure | None:
@@ -177,7 +178,7 @@ class Calls:
                 pause_s = max(pause_s, min(call.retry_after_s, limits.LONGEST_PAUSE_S))
                 await asyncio.wait_for(call.gone.wait(), pause_s)
             if call.given_up:
-                return _aborted(call.given_up)
+                return aborted(call.given_up)
             call.begin_again()
         return failure
 
@@ -192,14 +193,14 @@ class Calls:
         """Ask the engine, count and record the call. Returns what its client is to be told, if it failed."""
         self._begin(call)
         if call.given_up:  # while it waited
-            failure: Failure | None = _aborted(call.given_up)
+            failure: Failure | None = aborted(call.given_up)
             if call.given_up == "client" and (stop := self._limits.given_up()):
                 self._stop(stop)
         elif stop := self._limits.before() or self._ask_guard(call):
             self._stop(stop)
             failure = Failure("limit", 403, stop.reason, f"the run is over: {stop.detail}")
         else:
-            failure = _aborted("run")  # unless this task itself is cancelled, the engine has the word
+            failure = aborted("run")  # unless this task itself is cancelled, the engine has the word
             # Not by the record's index: a framework that tries what is refused keeps the seeds of one that does not.
             if call.again is None:
                 call.seed = derive_seed(self._policy.seed, self._sent)
@@ -266,16 +267,17 @@ class Calls:
                         if call.ask.stream:
                             await out.stream(reply.stream_type, reply.piece(event))
         except TimeoutError as error:
-            failure = self._engine_failure(EngineError("timeout", str(error) or "no answer in time"))
+            failure = engine_failed(EngineError("timeout", str(error) or "no answer in time"), self._policy)
         except EngineError as error:
-            failure = self._engine_failure(error)
+            failure = engine_failed(error, self._policy)
             call.refused_tokens, call.retry_after_s = error.prompt_tokens, error.retry_after_s or 0.0
         except Exception as error:
             log.exception("the engine %s raised something that is not an EngineError", self._engine.name)
             call.heals = False  # a fault of ours, and it would come again
-            failure = self._engine_failure(EngineError("unavailable", f"{type(error).__name__}: {error}"))
+            fault = EngineError("unavailable", f"{type(error).__name__}: {error}")
+            failure = engine_failed(fault, self._policy)
         else:
-            failure = self._check_answer(call.answer)
+            failure = no_answer(call.answer, self._policy)
         finally:
             call.scope = None
             self._mark()
@@ -283,7 +285,7 @@ class Calls:
             return failure
         # It was ended from here, whatever the engine made of that.
         if call.given_up:
-            return _aborted(call.given_up)
+            return aborted(call.given_up)
         limit = f"the answer was not complete after {self._policy.call_timeout_s:g} s"
         return Failure("timeout", 400, "call_timeout", limit)
 
@@ -304,28 +306,6 @@ class Calls:
             response_format=ask.response_format,
             fresh=not self._warm,
         )
-
-    def _engine_failure(self, error: EngineError) -> Failure:
-        said = short(str(error))
-        if error.kind == "context_overflow":
-            # The wording by which litellm, and the frameworks on top of it, know this error.
-            message = f"This model's maximum context length is {self._policy.num_ctx} tokens: {said}"
-            return Failure("context_overflow", 400, "context_length_exceeded", message)
-        if error.kind == "bad_request":
-            return Failure("bad_request", 400, "engine_refused", f"the engine refused the request: {said}")
-        if error.kind == "timeout":
-            return Failure("timeout", 400, "call_timeout", f"the engine timed out: {said}")
-        return Failure("engine_error", 503, "engine_failed", f"the engine failed: {said}")
-
-    def _check_answer(self, answer: Answer) -> Failure | None:
-        finish = answer.finish
-        if finish is None:
-            return self._engine_failure(EngineError("unavailable", "its answer ended without a last word"))
-        thought = bool(answer.thinking) or bool(finish.thinking_tokens)
-        if finish.reason == "length" and thought and not answer.tool_calls and not "".join(answer.text).strip():
-            message = f"thinking used up all {self._policy.num_predict} tokens of the answer"
-            return Failure("empty_after_thinking", 422, "empty_after_thinking", message)
-        return None
 
     async def _send_end(self, call: Call, failure: Failure | None, reply: Reply, out: Out) -> None:
         if failure is not None:
@@ -409,13 +389,3 @@ class Calls:
                 tool_calls=tuple(answer.tool_calls),
             ),
         )
-
-
-def run_over(reason: str) -> Failure:
-    """What every request gets once its run has to end: a status that no client library retries."""
-    return Failure("limit", 403, "run_over", f"the run is over: {reason}")
-
-
-def _aborted(by: Literal["client", "run"]) -> Failure:
-    who = "the client left" if by == "client" else "the run ended"
-    return Failure("aborted", 403, "run_over", f"{who} before the answer was complete")

@@ -25,7 +25,8 @@ from starlette.types import Receive, Scope, Send
 from harness.engines.base import Engine, ModelInfo
 from harness.gateway import ollama, openai
 from harness.gateway.body import Body, UnderWay
-from harness.gateway.calls import Call, Calls, run_over
+from harness.gateway.calls import Call, Calls
+from harness.gateway.failures import run_over
 from harness.gateway.guard import Intervention
 from harness.gateway.ledger import CallRecord, Journal, JournalFull
 from harness.gateway.limits import Stop
