@@ -9,7 +9,7 @@ from typing import Any, Literal
 from sqlite_utils import Database
 
 from harness.analysis.figures import NO_RUN, Figure, not_comparable
-from harness.analysis.metrics import cells
+from harness.analysis.metrics.cells import cells
 from harness.analysis.names import label
 from harness.analysis.statistics.estimates import LEAST_TASKS, Estimate, mean, rate
 from harness.store.records import find_sweep

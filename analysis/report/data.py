@@ -18,7 +18,7 @@ from sqlite_utils import Database
 from harness.analysis.figures import CLOCK, CONSTANT, NO_ENERGY
 from harness.analysis.loops.digest import Digest
 from harness.analysis.loops.kept import digests
-from harness.analysis.metrics import PHASES
+from harness.analysis.metrics.phases import PHASES
 from harness.analysis.statistics.estimates import Values
 from harness.analysis.statistics.sweeps import CellRuns
 

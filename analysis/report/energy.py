@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import fmean
 
 from harness.analysis.loops.digest import Digest
-from harness.analysis.metrics import PHASES
+from harness.analysis.metrics.phases import PHASES
 from harness.analysis.report import plots
 from harness.analysis.report.data import ALL_LEFT_OUT, Cell, Data
 from harness.analysis.report.document import Block, Note, Paragraph, Plot, Section, Table, Value

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from harness.analysis.metrics import PHASES
+from harness.analysis.metrics.phases import PHASES
 from harness.analysis.records import differences
 from harness.analysis.report.data import ALL_LEFT_OUT, Cell, Data
 from harness.analysis.report.document import Block, Note, Number, Paragraph, Section, Table, Value

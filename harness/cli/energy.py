@@ -15,7 +15,8 @@ from harness.errors import UserError
 if TYPE_CHECKING:
     from harness.analysis.between_runs import Control, IdlePower
     from harness.analysis.figures import Figure
-    from harness.analysis.metrics import Cell, Ranking, Source
+    from harness.analysis.metrics.cells import Cell, Ranking
+    from harness.analysis.metrics.sources import Source
 
 MAX_EXPONENT = 10.0
 
@@ -60,9 +61,11 @@ def energy(
     """Print where a sweep's energy went, and why what is missing can't be told."""
     if not (math.isfinite(exponent) and 0 <= exponent <= MAX_EXPONENT):
         raise UserError(f"--edp-exponent {exponent:g}: expected a number from 0 to {MAX_EXPONENT:g}")
-    from harness.analysis import between_runs, metrics
+    from harness.analysis import between_runs
     from harness.analysis.figures import NOTES
     from harness.analysis.loops.kept import digests
+    from harness.analysis.metrics.cells import cells, ranking
+    from harness.analysis.metrics.sources import sources
     from harness.store.db import read_store
     from harness.store.records import find_sweep
 
@@ -70,32 +73,32 @@ def energy(
     with contextlib.closing(read_store(database)) as store:
         sweep_id = find_sweep(store, sweep)["sweep_id"]
         analysed = digests(store, folder, sweep_id)
-        cells = metrics.cells(store, sweep_id, edp_exponent=exponent, analysed=analysed)
-        sources = metrics.sources(store, sweep_id)
+        rows = cells(store, sweep_id, edp_exponent=exponent, analysed=analysed)
+        beside = sources(store, sweep_id)
         controls = between_runs.controls(store, sweep_id)
         idles = between_runs.idles(store, sweep_id)
-    ranking = metrics.ranking(cells)
+    ranked = ranking(rows)
     if as_json:
-        print_json(_plain(sweep_id, exponent, cells, sources, controls, idles, ranking))
+        print_json(_plain(sweep_id, exponent, rows, beside, controls, idles, ranked))
         return
-    if not cells:
+    if not rows:
         print(f"sweep {sweep_id} has no run yet")
         return
-    _print_sources(sources)
-    _print_cells(sweep_id, cells)
-    _print_phases(cells)
-    _print_tokens(cells)
+    _print_sources(beside)
+    _print_cells(sweep_id, rows)
+    _print_phases(rows)
+    _print_tokens(rows)
     _print_controls(controls)
     _print_idles(idles)
-    _print_left_out(cells)
-    for line in _sentences(cells):
+    _print_left_out(rows)
+    for line in _sentences(rows):
         print(line)
-    kinds = {cell.gross_j.kind for cell in cells if cell.gross_j.value is not None}
+    kinds = {cell.gross_j.kind for cell in rows if cell.gross_j.value is not None}
     for kind, note in NOTES.items():
         if kind in kinds:
             print(note)
-    print(f"cells by gross J a run, lowest first (no test of significance): {', '.join(ranking.order)}" if ranking.order
-          else f"cells are not ranked: {ranking.why}")  # fmt: skip
+    print(f"cells by gross J a run, lowest first (no test of significance): {', '.join(ranked.order)}" if ranked.order
+          else f"cells are not ranked: {ranked.why}")  # fmt: skip
 
 
 def _plain(
@@ -173,7 +176,8 @@ def _print_cells(sweep_id: str, cells: Sequence[Cell]) -> None:
 
 
 def _print_phases(cells: Sequence[Cell]) -> None:
-    from harness.analysis.metrics import BETWEEN_CALLS, CPU_USERS, LAYERS, PHASES
+    from harness.analysis.metrics.cells import BETWEEN_CALLS, CPU_USERS, LAYERS
+    from harness.analysis.metrics.phases import PHASES
 
     known = [
         [cell.agent, cell.model, layer, *(_text(cell.phases[phase][layer]) for phase in PHASES)]
@@ -266,7 +270,8 @@ def _print_left_out(cells: Sequence[Cell]) -> None:
 
 def _sentences(cells: Sequence[Cell]) -> list[str]:
     """One for each reason: what it keeps from being told, or what a figure leaves out, and of which cells."""
-    from harness.analysis.metrics import NO_SUCH_PHASE, figures_of
+    from harness.analysis.metrics.cells import figures_of
+    from harness.analysis.metrics.phases import NO_SUCH_PHASE
 
     found: dict[tuple[bool, str], dict[str, list[str]]] = {}
     for cell in cells:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from sqlite_utils import Database
 
-from harness.analysis import failures, metrics
+from harness.analysis import failures
 from harness.analysis.failures import RULES, failure_of
 from harness.analysis.figures import CLOCK
 from harness.analysis.intervals import wilson
@@ -23,6 +23,7 @@ from harness.analysis.loops.kept import digests
 from harness.analysis.loops.price import NO_PARTS
 from harness.analysis.loops.stored import NO_CALLS, analyse, marks
 from harness.analysis.loops.summary import kinds, recorded, wastes
+from harness.analysis.metrics.cells import cells
 from harness.analysis.summary import page
 from harness.store.db import open_store
 from harness.store.records import insert_run, insert_sweep
@@ -211,7 +212,7 @@ def test_the_sum_over_a_sweep_stands_last(db: Database, tmp_path: Path) -> None:
 
 def test_the_share_after_the_last_useful_step(db: Database, tmp_path: Path) -> None:
     run = add(db, tmp_path)
-    [cell] = metrics.cells(db, "s", analysed=[run])
+    [cell] = cells(db, "s", analysed=[run])
     # Only call 0 got it any further: 5 of 6 calls, 4 of 8 s between them, and the tail.
     assert cell.after_last_useful_step.value == pytest.approx((180.0 * 5 / 6 + 40.0 * 4 / 8 + 20.0) / 240.0)
     assert cell.after_last_useful_step.kind == "estimated"
