@@ -142,7 +142,7 @@ def soak(runs: int, slots: int) -> bool:
     print(f"{runs} runs, {slots} at a time: {took_s:,.0f} s, exit code {process.returncode}")
     print("  " + ", ".join(f"{n} {ended_by} and {verdict}" for ended_by, verdict, n in ends))
     early = [each for each in seen if FIRST <= each.runs < FIRST + WINDOW]
-    late = [each for each in seen if each.runs >= runs - WINDOW]
+    late = [each for each in seen if runs - WINDOW <= each.runs < runs]  # then it closes what it has
     fine = process.returncode == 0 and sum(n for _, _, n in ends) == runs and not remains
     for field, unit, scale, of in (
         ("memory_bytes", "MB", 1e6, statistics.median),
@@ -161,7 +161,7 @@ def soak(runs: int, slots: int) -> bool:
         )
     hundreds = [[each.memory_bytes for each in seen if each.runs // 100 == number] for number in range(runs // 100)]
     print("  memory by the hundred: " + ", ".join(f"{statistics.median(part) / 1e6:.0f}" for part in hundreds if part))
-    print(f"  left behind: {', '.join(remains) or 'nothing'}")
+    print(f"  left behind: {', '.join(remains) or 'nothing'}", flush=True)
     return fine
 
 
