@@ -30,6 +30,13 @@ def test_a_cell_of_a_table_is_text(capsys: pytest.CaptureFixture[str], text: str
     assert for_terminal(text) in capsys.readouterr().out
 
 
+def test_a_file_gets_whole_words_however_wide_the_table_is(capsys: pytest.CaptureFixture[str]) -> None:
+    words = [f"{number:02d}-{'x' * 24}" for number in range(12)]
+    print_table("t", [f"column_{number}" for number in range(12)], [words])
+    printed = capsys.readouterr().out
+    assert [word for word in words if word not in printed] == []
+
+
 def test_a_spreadsheet_reckons_with_no_text(tmp_path: Path) -> None:
     odd = ["=cmd|' /C calc'!A0", "@SUM(1)", "+1+cmd|x", "-1+cmd|x", "\t=1", "\r=1"]
     plain = ["a=b", "-3.5", "+1,200", "-12 %", "-", "x"]

@@ -88,7 +88,7 @@ def print_table(title: str | None, columns: Sequence[str], rows: Sequence[Sequen
     # table would cut words and leave out columns.
     least = sum(length if number == 0 else min(length, SENTENCE) for number, length in enumerate(lengths))
     needed = least + 3 * len(lengths)
-    Console(width=max(console.width, needed) if console.is_terminal else WIDE).print(table)
+    Console(width=max(console.width if console.is_terminal else WIDE, needed)).print(table)
 
 
 def shown(value: Any) -> str:
