@@ -177,6 +177,7 @@ def agents_page() -> str:
             agent.manifest.version,
             agent.manifest.licence or "",
             ", ".join(agent.manifest.protocols),
+            "yes" if agent.manifest.non_root else "no",
             _megabytes(records[agent.name].bundle_bytes) if agent.name in records else "",
             _dated(agent, records),
         ]
@@ -187,8 +188,9 @@ def agents_page() -> str:
         "# Agents\n",
         "What each is, how it behaves when a model or a command does not, and how its own figures compare with the "
         "gateway's. Figures and endings are from runs at the pinned version, whose records are beside the agents; "
-        "rules and weaknesses were read in the source and met in those runs.\n",
-        table(["agent", "group", "version", "licence", "modes", "bundle MB", "tried on"], about),
+        "rules and weaknesses were read in the source and met in those runs. Without root: usable with `--sandbox-user "
+        "agent`.\n",
+        table(["agent", "group", "version", "licence", "modes", "without root", "bundle MB", "tried on"], about),
         "## Their own rules\n",
         "As the source has them at the pinned version. The harness's limits hold for all of them alike.\n",
         table(

@@ -160,7 +160,7 @@ SCENARIOS: tuple[Scenario, ...] = (
              within_s=UNHEALABLE_S),
     Scenario("window-full", "a conversation that outgrows the window", _then("context_overflow"),
              ("context_overflow",), within_s=UNHEALABLE_S),
-    Scenario("silent-server", "a model server that never answers", _then("hang"), ("timeout",), time_limit_s=20),
+    Scenario("silent-server", "a model server that never answers", _then("hang"), ("model_error",), time_limit_s=20),
     Scenario("hangs", "a command that never ends", _act(f"{KEPT}; sleep 100000"), ("timeout",), speaks=True,
              needs_commands=True, time_limit_s=20, patch_has="kept.txt"),
     Scenario("crashes", "a command that kills the agent", _act(f"{KEPT}; kill -9 -1"), ("crashed",),

@@ -16,7 +16,10 @@ from harness.sandbox.daemon import connect
 FRAMEWORKS = [a for a in find_agents()[0] if a.origin == "built in" and a.manifest.group == "framework"]
 FROM_THE_INDEX = {"mini-swe-agent", "openhands"}  # never left out where there is an index
 
-SCENARIOS = "solves,rambles,wrong-tool,broken-json,thinks-too-long,dead-server,refusing-server,window-full,network"
+SCENARIOS = (
+    "solves", "unrooted", "rambles", "wrong-tool", "broken-json", "thinks-too-long", "dead-server", "refusing-server",
+    "window-full", "silent-server", "network",
+)  # fmt: skip
 
 
 @pytest.mark.docker
@@ -28,7 +31,7 @@ def test_it_resolves_a_task_and_ends_as_it_should_with_bad_models_and_servers(ha
         assert agent.name not in FROM_THE_INDEX, standing.unreachable
         pytest.skip(f"{agent.name} is left out: {standing.unreachable}")
     fitting = {scenario.name for scenario, _, _ in to_try(agent)[0]}
-    has = [name for name in SCENARIOS.split(",") if name in fitting]
+    has = [name for name in SCENARIOS if name in fitting]
     done = harness("agents", "check", agent.name, "--only", ",".join(has), "--json", timeout_s=1800)
     assert done.code == 0, done.out + done.err
     rows = done.json()["scenarios"]
