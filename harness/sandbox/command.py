@@ -7,9 +7,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from docker.errors import APIError, NotFound
+from docker.utils.socket import frames_iter
 
 from harness.errors import MachineError
 from harness.sandbox.daemon import DockerFault
@@ -39,6 +40,15 @@ def docker_asked(what: str) -> Iterator[None]:
     except DockerFault as error:
         text = getattr(error, "explanation", None) or str(error)
         raise SandboxError(f"{what}: {text}") from error
+
+
+def close_stream(stream: Any) -> None:
+    """Close what Docker was asked for as a socket together with its connection. docker-py holds the two in a circle of
+    references, so that each command would keep a file open until the next collection of garbage."""
+    for each in (getattr(stream, "_response", None), stream):
+        if each is not None:
+            with contextlib.suppress(OSError):
+                each.close()
 
 
 class Running:
@@ -115,12 +125,15 @@ class Running:
     def _follow(self) -> None:
         container, api, code, ended_s = self._container, self._container.client.api, None, None
         try:
-            output = api.exec_start(self._command, stream=True)
+            stream = api.exec_start(self._command, socket=True)
             self.started_s = time.monotonic()
-            for chunk in output:
-                if not self._ended.is_set() and not self._taken(chunk):
-                    break
-            ended_s = time.monotonic()
+            try:
+                for _, chunk in frames_iter(stream, tty=False):
+                    if not self._ended.is_set() and not self._taken(chunk):
+                        break
+                ended_s = time.monotonic()
+            finally:
+                close_stream(stream)
             code = api.exec_inspect(self._command)["ExitCode"]
         except APIError as error:  # Docker answers, and knows nothing of the command: its container may be no more
             if not container.killed and container.alive():

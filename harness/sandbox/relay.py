@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.sandbox.command import SandboxError
+from harness.sandbox.command import SandboxError, close_stream
 from harness.sandbox.container import Container
 from harness.sandbox.daemon import DockerFault
 from harness.sandbox.multiplex import CONNECTIONS, LEFT, Channel, End, Malformed, Multiplex, Wire, exchange
@@ -56,9 +56,9 @@ class Attached:
         return self.container.killed or self.container.state().word == "ended"
 
     def close(self) -> None:
-        for each in (self.socket, self.held):
-            with contextlib.suppress(OSError):
-                each.close()
+        with contextlib.suppress(OSError):
+            self.socket.close()
+        close_stream(self.held)
 
 
 def attach(container: Container, argv: Sequence[str]) -> Attached:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import tarfile
 import threading
 import time
@@ -19,6 +20,7 @@ from harness.sandbox.archive import Limited
 from harness.sandbox.command import SandboxError
 from harness.sandbox.container import Container, Limits, running, tar_of
 from harness.sandbox.daemon import KIND, OWNER, connect, owner, owner_lives
+from harness.sandbox.relay import attach
 from harness.sandbox.removal import wait_for_removals
 
 pytestmark = [pytest.mark.docker, pytest.mark.network]
@@ -53,6 +55,27 @@ def test_files_go_in_and_come_out_also_of_a_dead_container(client: docker.Docker
             assert {member.name for member in tar} >= {"box/a.txt", "box/run.sh"}
         with pytest.raises(FileNotFoundError):
             container.archive("/nowhere", 1 << 20)
+
+
+def test_no_file_is_held_open_for_a_command_that_has_ended(client: docker.DockerClient) -> None:
+    """Also where no garbage is collected: a sweep of days makes many thousands of them."""
+
+    def do_all(container: Container) -> int:
+        for _ in range(10):
+            assert output(container, "echo x")[0] == 0
+            attach(container, ["cat"]).close()
+            for _ in container.stream("/etc/hostname"):
+                pass
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    gc.collect()
+    gc.disable()
+    try:
+        with running(client, BASE, kind="run", limits=LIMITS, files=tar_of({})) as container:
+            first = do_all(container)
+            assert do_all(container) <= first + 2  # the pool of connections may have got one more
+    finally:
+        gc.enable()
 
 
 def test_it_is_removed_when_the_work_in_it_fails(client: docker.DockerClient) -> None:
