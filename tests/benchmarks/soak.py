@@ -1,10 +1,12 @@
 """A long sweep, watched from outside: what the harness holds must not grow. Exit code 1 when it does.
 
 A sweep of a thousand runs of an agent that asks the scripted engine three times, in its own container, with grading;
-another with two runs at a time. Once a second the resident memory, open files and threads of the harness and of its
-sampler are read. Fifty runs are compared with fifty: those after run 100 against the last ones, by the median of memory
-and the lowest number of files and threads, which come and go with what happens to be under way. More than 5 % (or, of
-what is counted, one piece) is growth. In the end nothing may be left: no container, process, or temporary file.
+another with two runs at a time. Four times a second the resident memory, open files and threads of the harness and the
+memory of its sampler are read. Memory: the median of the fifty runs after run 100 against that of the last fifty. Files
+and threads come and go with what happens to be under way, and two runs at a time beat against each other for a hundred
+runs: the lowest number in the first half from run 100 on against that in the second, which whatever is left open
+raises. More than 5 % (or, of what is counted, two pieces) is growth. In the end nothing may be left: no container,
+process, or temporary file.
 
     python tests/benchmarks/soak.py [--runs 1000] [--slots 1,2]
 """
@@ -85,7 +87,7 @@ def sweep(folder: Path, runs: int, slots: int) -> subprocess.Popen[bytes]:
 def readings(process: subprocess.Popen[bytes], database: Path) -> Iterator[Reading]:
     harness = psutil.Process(process.pid)
     while process.poll() is None:
-        time.sleep(1)
+        time.sleep(0.25)
         stored = count(database)
         if not stored:
             continue
@@ -141,22 +143,25 @@ def soak(runs: int, slots: int) -> bool:
             print((folder / "sweep.log").read_text(encoding="utf-8")[-2000:])
     print(f"{runs} runs, {slots} at a time: {took_s:,.0f} s, exit code {process.returncode}")
     print("  " + ", ".join(f"{n} {ended_by} and {verdict}" for ended_by, verdict, n in ends))
-    early = [each for each in seen if FIRST <= each.runs < FIRST + WINDOW]
-    late = [each for each in seen if runs - WINDOW <= each.runs < runs]  # then it closes what it has
+    half = (FIRST + runs) // 2
+    windows = (FIRST, FIRST + WINDOW), (runs - WINDOW, runs)  # then it closes what it has
+    halves = (FIRST, half), (half, runs)
     fine = process.returncode == 0 and sum(n for _, _, n in ends) == runs and not remains
-    for field, unit, scale, of in (
-        ("memory_bytes", "MB", 1e6, statistics.median),
-        ("sampler_bytes", "MB", 1e6, statistics.median),
-        ("files", "", 1, min),
-        ("threads", "", 1, min),
+    for field, unit, scale, of, parts in (
+        ("memory_bytes", "MB", 1e6, statistics.median, windows),
+        ("sampler_bytes", "MB", 1e6, statistics.median, windows),
+        ("files", "", 1, min, halves),
+        ("threads", "", 1, min, halves),
     ):
-        before, after = (of([getattr(each, field) for each in part]) / scale for part in (early, late))
+        before, after = (
+            of([getattr(each, field) for each in seen if first <= each.runs < last]) / scale for first, last in parts
+        )
         growth = after / before - 1
-        grew = growth > LARGEST_GROWTH and (scale > 1 or after - before > 1)
+        grew = growth > LARGEST_GROWTH and (scale > 1 or after - before > 2)
         fine = fine and not grew
         most = max(getattr(each, field) for each in seen) / scale
         print(
-            f"  {field.replace('_bytes', ''):8} {before:7.1f} {unit} after run {FIRST}, {after:7.1f} {unit} at the end"
+            f"  {field.replace('_bytes', ''):8} {before:7.1f} {unit} from run {FIRST} on, {after:7.1f} {unit} at last"
             f" ({growth:+.1%}), most {most:.1f}{', GREW' if grew else ''}"
         )
     hundreds = [[each.memory_bytes for each in seen if each.runs // 100 == number] for number in range(runs // 100)]
