@@ -7,11 +7,13 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SAYING_S = 1.0  # for a last word to be printed
 CLEANING_S = 10.0  # in which nobody can disturb the cleaning up
 # Asked as the command begins: a terminal that is gone does not say any more that it was one.
 TERMINALS = tuple(stream for stream in (1, 2) if os.isatty(stream))
@@ -35,6 +37,42 @@ def leave_terminal() -> None:
     for stream in TERMINALS:
         os.dup2(nowhere, stream)
     os.close(nowhere)
+
+
+@contextlib.contextmanager
+def first_asking(give_up: Callable[[], None], ready: Callable[[], bool]) -> Iterator[None]:
+    """The first of the requests calls `give_up` if what it gives up is `ready`; any other ends what goes on in here at
+    once. When a terminal is closed, what is printed goes nowhere from then on. `nohup` has that ignored.
+
+    A thread of its own calls it: a handler interrupts whoever holds a lock, and printing and setting an event want one.
+    """
+    asked: list[int] = []
+    reading, waking = os.pipe()
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            leave_terminal()
+        if asked or not ready():
+            at_once(number, frame)
+            return
+        asked.append(number)
+        os.write(waking, b"\n")
+
+    def wait_for_it() -> None:
+        if os.read(reading, 1):
+            give_up()
+
+    waiter = threading.Thread(target=wait_for_it, name="interrupts", daemon=True)
+    waiter.start()
+    before = {n: signal.signal(n, on_signal) for n in NUMBERS if signal.getsignal(n) is not signal.SIG_IGN}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        os.close(waking)
+        waiter.join(SAYING_S)
+        os.close(reading)
 
 
 @contextlib.contextmanager

@@ -6,11 +6,8 @@ import contextlib
 import dataclasses
 import json
 import os
-import signal
 import threading
-from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -20,9 +17,6 @@ from harness.cli.options import Data, Db, Json, RunsDir, places, print_json, pri
 from harness.errors import MachineError, UserError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from harness.cli.progress import SweepView
     from harness.manifests import Agent, Unusable
     from harness.plan import Model, Plan
     from harness.spec import Spec
@@ -183,7 +177,17 @@ def _run(
             already = db.table("runs").count_where("sweep_id = ?", [stored["sweep_id"]]) if stored else 0
             if stored and already == len(plan.runs):
                 console.print(f"nothing is outstanding in sweep {stored['sweep_id']}")
-            with SweepView(plan, console, already) as view, _interrupts(cancelled, view, console):
+
+            def give_up() -> None:
+                cancelled.set()
+                with contextlib.suppress(OSError):  # a pipe that is gone
+                    console.print("stopping: the run under way is given up; once more to stop at once")
+
+            # Before the first run there is none to end: images and bundles clean up after themselves.
+            with (
+                SweepView(plan, console, already) as view,
+                interrupts.first_asking(give_up, lambda: view.running),
+            ):
                 return run_sweep(plan, client, db, folder, view, cancelled, stored), plan
     finally:
         for model in plan.models:
@@ -255,33 +259,6 @@ def _models(wanted: Spec, agents: list[Agent], pull: bool) -> dict[str, Model]:
             engine.close()
         raise
     return models
-
-
-@contextlib.contextmanager
-def _interrupts(cancelled: threading.Event, view: SweepView, console: Console) -> Iterator[None]:
-    """The first Ctrl-C, SIGTERM or SIGHUP ends the run under way and cleans up; the second ends everything at once.
-
-    SIGHUP comes when the terminal is closed: what is printed goes nowhere from then on. `nohup` has it ignored.
-
-    Before the first run there is none to end: images and bundles clean up after themselves.
-    """
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGHUP:
-            interrupts.leave_terminal()
-        if cancelled.is_set() or not view.running:
-            interrupts.at_once(number, frame)
-            return
-        cancelled.set()
-        with contextlib.suppress(OSError, RuntimeError):  # a pipe that is gone; or it came in the middle of a print
-            console.print("stopping: the run under way is given up; once more to stop at once")
-
-    before = {n: signal.signal(n, on_signal) for n in interrupts.NUMBERS if signal.getsignal(n) is not signal.SIG_IGN}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _print_unusable(unusable: tuple[Unusable, ...], quiet: bool) -> None:

@@ -90,6 +90,7 @@ class OwnDocker:
         """Start it and wait until it answers."""
         for name in ("docker.pid", "exec/containerd/containerd.pid"):  # of those that were killed, zombies perhaps
             (self.folder / name).unlink(missing_ok=True)
+        room = self.folder.name.replace("_", "0")  # a name may not end with one
         with (self.folder / "log").open("ab") as log:
             # It dies with the tests, and its containerd with it.
             self.process = subprocess.Popen(
@@ -98,7 +99,7 @@ class OwnDocker:
                  "--data-root", str(self.root), "--exec-root", str(self.folder / "exec"),
                  "--pidfile", str(self.folder / "docker.pid"),
                  # Where a containerd runs already it is used, in rooms of its own.
-                 "--containerd-namespace", self.folder.name, "--containerd-plugins-namespace", f"{self.folder.name}-p",
+                 "--containerd-namespace", room, "--containerd-plugins-namespace", f"{room}-p",
                  "--bridge", "none", "--iptables=false", "--ip-forward=false", "--ip-masq=false", *self.options],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip

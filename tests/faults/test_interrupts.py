@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from invariant import broken, left, record
 from moments import agents_at_work, commands, until, watched
 from small_sweep import words
 
+from harness.cli import interrupts
 from harness.owned import process_start
 from harness.sandbox.daemon import connect
 
@@ -156,6 +158,21 @@ def test_an_interrupt_while_a_run_is_stored_loses_none(harness) -> None:
         done = harness("sweep", "--resume")
         assert done.code == 0, done.err
         assert broken(harness) == []
+
+
+def test_a_request_waits_for_no_lock_of_what_it_interrupts() -> None:
+    lock, given_up = threading.Lock(), threading.Event()
+
+    def give_up() -> None:
+        with lock:
+            given_up.set()
+
+    with interrupts.first_asking(give_up, lambda: True):
+        with lock:  # as whoever prints has one
+            signal.raise_signal(signal.SIGINT)
+        assert given_up.wait(LIMIT_S)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
 
 
 def test_a_terminal_that_is_closed_is_a_request_to_end(harness) -> None:
