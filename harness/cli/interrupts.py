@@ -40,18 +40,34 @@ def leave_terminal() -> None:
 
 
 @contextlib.contextmanager
+def _answered_by(answer: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Have this handler called for each of the requests. When it is the terminal that was closed, what is printed goes
+    nowhere from then on. `nohup` has that one ignored, and so it stays."""
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            leave_terminal()
+        answer(number, frame)
+
+    before = {n: signal.signal(n, on_signal) for n in NUMBERS if signal.getsignal(n) is not signal.SIG_IGN}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
 def first_asking(give_up: Callable[[], None], ready: Callable[[], bool]) -> Iterator[None]:
     """The first of the requests calls `give_up` if what it gives up is `ready`; any other ends what goes on in here at
-    once. When a terminal is closed, what is printed goes nowhere from then on. `nohup` has that ignored.
+    once.
 
     A thread of its own calls it: a handler interrupts whoever holds a lock, and printing and setting an event want one.
     """
     asked: list[int] = []
     reading, waking = os.pipe()
 
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGHUP:
-            leave_terminal()
+    def answer(number: int, frame: FrameType | None) -> None:
         if asked or not ready():
             at_once(number, frame)
             return
@@ -64,12 +80,10 @@ def first_asking(give_up: Callable[[], None], ready: Callable[[], bool]) -> Iter
 
     waiter = threading.Thread(target=wait_for_it, name="interrupts", daemon=True)
     waiter.start()
-    before = {n: signal.signal(n, on_signal) for n in NUMBERS if signal.getsignal(n) is not signal.SIG_IGN}
     try:
-        yield
+        with _answered_by(answer):
+            yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
         os.close(waking)
         waiter.join(SAYING_S)
         os.close(reading)
@@ -77,12 +91,7 @@ def first_asking(give_up: Callable[[], None], ready: Callable[[], bool]) -> Iter
 
 @contextlib.contextmanager
 def listening() -> Iterator[None]:
-    """Any of the requests ends what goes on in here. `nohup` has one of them ignored, and so it stays."""
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGHUP:
-            leave_terminal()
-        at_once(number, frame)
+    """Any of the requests ends what goes on in here."""
 
     def unraisable(lost: sys.UnraisableHookArgs) -> None:
         if lost.exc_type is KeyboardInterrupt:  # it came where Python can't raise it: once more, then
@@ -92,11 +101,9 @@ def listening() -> Iterator[None]:
             hook(lost)
 
     heard.clear()
-    before = {n: signal.signal(n, on_signal) for n in NUMBERS if signal.getsignal(n) is not signal.SIG_IGN}
-    hook, sys.unraisablehook = sys.unraisablehook, unraisable
-    try:
-        yield
-    finally:
-        sys.unraisablehook = hook
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    with _answered_by(at_once):
+        hook, sys.unraisablehook = sys.unraisablehook, unraisable
+        try:
+            yield
+        finally:
+            sys.unraisablehook = hook

@@ -198,7 +198,7 @@ class Calls:
                 self._stop(stop)
         elif stop := self._limits.before() or self._ask_guard(call):
             self._stop(stop)
-            failure = Failure("limit", 403, stop.reason, f"the run is over: {stop.detail}")
+            failure = run_over(stop.detail, stop.reason)
         else:
             failure = aborted("run")  # unless this task itself is cancelled, the engine has the word
             # Not by the record's index: a framework that tries what is refused keeps the seeds of one that does not.

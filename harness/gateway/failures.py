@@ -9,9 +9,9 @@ from harness.gateway.policy import Policy
 from harness.gateway.wire import Answer, Failure, short
 
 
-def run_over(reason: str) -> Failure:
+def run_over(reason: str, code: str = "run_over") -> Failure:
     """What every request gets once its run has to end: a status that no client library retries."""
-    return Failure("limit", 403, "run_over", f"the run is over: {reason}")
+    return Failure("limit", 403, code, f"the run is over: {reason}")
 
 
 def aborted(by: Literal["client", "run"]) -> Failure:

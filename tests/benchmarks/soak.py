@@ -5,7 +5,7 @@ another with two runs at a time. Four times a second the resident memory, open f
 memory of its sampler are read. Memory: the median of the fifty runs after run 100 against that of the last fifty. Files
 and threads come and go with what happens to be under way, and two runs at a time beat against each other for a hundred
 runs: the lowest number in the first half from run 100 on against that in the second, which whatever is left open
-raises. More than 5 % (or, of what is counted, two pieces) is growth. In the end nothing may be left: no container,
+raises. More than 5 % (or, of what is counted, one piece) is growth. In the end nothing may be left: no container,
 process, or temporary file.
 
     python tests/benchmarks/soak.py [--runs 1000] [--slots 1,2]
@@ -157,7 +157,7 @@ def soak(runs: int, slots: int) -> bool:
             of([getattr(each, field) for each in seen if first <= each.runs < last]) / scale for first, last in parts
         )
         growth = after / before - 1
-        grew = growth > LARGEST_GROWTH and (scale > 1 or after - before > 2)
+        grew = growth > LARGEST_GROWTH and (scale > 1 or after - before > 1)
         fine = fine and not grew
         most = max(getattr(each, field) for each in seen) / scale
         print(

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from energy_rows import COVERAGE, a_call, add, clock, old_database, only, open_sweep, told
+from energy_rows import COVERAGE, a_call, add, clock, old_database, only, told
 from sqlite_utils import Database
 
 from harness.analysis.figures import CLOCK, NO_ENERGY, Figure
@@ -27,11 +27,6 @@ from harness.analysis.metrics.sources import sources
 from harness.analysis.metrics.whole import NO_COUNTRY, NO_IDLE, NO_STEPS, NONE_GRADED
 from harness.store.db import open_store
 from harness.store.records import insert_session
-
-
-@pytest.fixture
-def db(tmp_path: Path) -> Database:
-    return open_sweep(tmp_path / "h.db")
 
 
 def test_means_watts_and_products_of_two_runs(db: Database) -> None:

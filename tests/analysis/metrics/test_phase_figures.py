@@ -15,11 +15,6 @@ from harness.analysis.metrics.phases import ENGINE_AWAY, NO_SUCH_PHASE
 from harness.analysis.metrics.whole import NO_IDLE
 
 
-@pytest.fixture
-def db(tmp_path: Path) -> Database:
-    return open_sweep(tmp_path / "h.db")
-
-
 def test_phases_add_up_to_the_run_and_a_phase_that_was_not_counts_as_nothing(db: Database) -> None:
     add(db, 0, in_phases(100.0, 200.0, 40.0))
     add(db, 1, [*in_phases(100.0, 400.0, 60.0, None), told(20.0, phase="tail"), told(580.0)][1:])

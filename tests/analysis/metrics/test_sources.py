@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
-from energy_rows import COVERAGE, add, clock, open_sweep, told
+from energy_rows import COVERAGE, add, clock, told
 from sqlite_utils import Database
 
 from harness.analysis.metrics.sources import sources
-
-
-@pytest.fixture
-def db(tmp_path: Path) -> Database:
-    return open_sweep(tmp_path / "h.db")
 
 
 def test_sources_are_checked_against_the_one_that_tells(db: Database) -> None:
